@@ -1,0 +1,1 @@
+"""matyan: a self-hosted tracker for machine-learning experiments."""

@@ -1,0 +1,44 @@
+"""Names of things: projects, runs, sequences; their makers and checks."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Final, NewType
+
+from matyan.errors import InvalidArgumentError
+from matyan.limits import RUN_ID_BYTES_MAX
+
+Project = NewType("Project", str)
+RunId = NewType("RunId", str)
+"""A run's hash: client-chosen text."""
+RunNumber = NewType("RunNumber", int)
+"""A dense number that the store gives to a run when it is created; never used again after a deletion."""
+
+DEFAULT_PROJECT: Final = Project("default")
+
+
+def make_id() -> str:
+    """Return a random UUID text, the form of ids of experiments, tags, apps and reports."""
+    return str(uuid.uuid4())
+
+
+def check_run_id(text: str) -> RunId:
+    """Return `text` as a run id.
+
+    Raises:
+        InvalidArgumentError: empty, longer than RUN_ID_BYTES_MAX, with a slash, a NUL or a lone surrogate, or starting
+            with `progress` (the web UI would take the run for a progress message).
+    """
+    if not text:
+        raise InvalidArgumentError("the run id is empty")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError("the run id is not valid unicode") from error
+    if size > RUN_ID_BYTES_MAX:
+        raise InvalidArgumentError(f"the run id has {size} bytes, limit {RUN_ID_BYTES_MAX}")
+    if "/" in text or "\x00" in text:
+        raise InvalidArgumentError("a run id holds no slash and no NUL")
+    if text.startswith("progress"):
+        raise InvalidArgumentError("a run id does not start with 'progress': the web UI takes that for a message")
+    return RunId(text)

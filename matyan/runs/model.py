@@ -1,0 +1,89 @@
+"""Run, RunDocument: what is known of a run besides its sequences."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Final
+
+import msgspec
+
+from matyan.catalog.model import Experiment, Tag
+from matyan.ids import RunId, RunNumber
+from matyan.wire.codec import decode_tree
+
+SYSTEM_PARAMS: Final = "__system_params"
+EMPTY_TREE: Final = b"\x80"
+
+
+class Artifact(msgspec.Struct, array_like=True, frozen=True):
+    """A file of a run; `path` is unique in it."""
+
+    path: str
+    uri: str
+    content_type: str = "application/octet-stream"
+
+
+class RunDocument(msgspec.Struct, array_like=True, kw_only=True):
+    """The stored form of a run: one value. Params are kept encoded and decoded only when somebody asks."""
+
+    hash: str
+    name: str | None = None
+    description: str | None = None
+    experiment_id: str | None = None
+    tag_ids: tuple[str, ...] = ()
+    """In order of attachment."""
+    created_at_seconds: float = 0.0
+    end_time_seconds: float | None = None
+    updated_at_seconds: float = 0.0
+    archived: bool = False
+    active: bool = True
+    params: bytes = EMPTY_TREE
+    """msgpack of the params tree, without system params."""
+    has_system_params: bool = False
+    artifacts: tuple[Artifact, ...] = ()
+    log_line_base: int = 0
+    """Number of the first terminal line of the life that began with the last `create_run`."""
+    log_line_next: int = 0
+    """One beyond the greatest terminal line number stored."""
+    log_record_next: int = 0
+    edited_offset: int = 0
+    """Queued properties of log records below this offset are older than an edit through REST."""
+
+
+class Run:
+    """A run as read: its document with experiment and tags resolved. Immutable; decoding is cached."""
+
+    def __init__(
+        self,
+        *,
+        number: RunNumber,
+        document: RunDocument,
+        experiment: Experiment | None,
+        tags: tuple[Tag, ...],
+        raw_system_params: bytes | None = None,
+    ) -> None:
+        self.number = number
+        self.document = document
+        self.experiment = experiment
+        self.tags = tags
+        """Attached tags that are not archived, in order of attachment."""
+        self._raw_system_params = raw_system_params
+
+    @property
+    def hash(self) -> RunId:
+        """The run id."""
+        return RunId(self.document.hash)
+
+    @property
+    def name(self) -> str:
+        """The name, or `Run: <hash>` when none was given."""
+        name = self.document.name
+        return f"Run: {self.document.hash}" if name is None else name
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """The params tree, system params included when they were read."""
+        tree: dict[str, Any] = decode_tree(self.document.params)
+        if self._raw_system_params is not None:
+            tree[SYSTEM_PARAMS] = decode_tree(self._raw_system_params)
+        return tree
