@@ -1,0 +1,1 @@
+"""Files of runs: uploads, downloads, opaque addresses."""

@@ -1,0 +1,1 @@
+"""Experiments, tags and other named records."""

@@ -1,0 +1,1 @@
+"""The HTTP toolkit: it knows no word of the domain."""

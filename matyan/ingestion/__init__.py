@@ -1,0 +1,1 @@
+"""From client frames to the store."""

@@ -1,0 +1,1 @@
+"""Projects: info, parameters, activity."""

@@ -1,0 +1,1 @@
+"""Which parts run together, in what order."""

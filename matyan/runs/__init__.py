@@ -1,0 +1,1 @@
+"""Runs: metadata, params, listing."""

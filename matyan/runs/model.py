@@ -41,11 +41,6 @@ class RunDocument(msgspec.Struct, array_like=True, kw_only=True):
     """msgpack of the params tree, without system params."""
     has_system_params: bool = False
     artifacts: tuple[Artifact, ...] = ()
-    log_line_base: int = 0
-    """Number of the first terminal line of the life that began with the last `create_run`."""
-    log_line_next: int = 0
-    """One beyond the greatest terminal line number stored."""
-    log_record_next: int = 0
     edited_offset: int = 0
     """Queued properties of log records below this offset are older than an edit through REST."""
 

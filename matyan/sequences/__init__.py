@@ -1,0 +1,1 @@
+"""Sequences: ordered points or objects of one name and context in a run."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -74,8 +75,12 @@ class SequenceKey(NamedTuple):
 
     def digest(self) -> bytes:
         """Return 16 bytes that stand for name and context in keys."""
-        text = f"{self.name}\x00{self.context}"
-        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        return _digest(self.name, self.context)
+
+
+@lru_cache(65_536)
+def _digest(name: str, context: str) -> bytes:
+    return hashlib.blake2b(f"{name}\x00{context}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class Columns(NamedTuple):
@@ -152,3 +157,5 @@ class Item(msgspec.Struct, array_like=True, frozen=True):
     time_ms: int = 0
     single: bool = True
     """Whether the client tracked one object, not a list."""
+    blob_key: str | None = None
+    """Where `value` lies when it is too large for the store; then `value` here is None."""

@@ -1,0 +1,1 @@
+"""How matyan uses a key-value store: the map of keys, records, offsets."""

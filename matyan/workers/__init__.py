@@ -1,0 +1,1 @@
+"""Services that run in threads: consumers and periodic jobs."""

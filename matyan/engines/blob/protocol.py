@@ -61,9 +61,7 @@ class BlobEngine(Protocol):
     def delete_prefix(self, prefix: str) -> int:
         """Delete every object whose key starts with `prefix`; return how many."""
 
-    def presign_put(
-        self, key: str, *, content_type: str, expires_seconds: int, base_url: str
-    ) -> PresignedPut:
+    def presign_put(self, key: str, *, content_type: str, expires_seconds: int, base_url: str) -> PresignedPut:
         """Return a URL that takes one PUT of this object, for a limited time.
 
         `base_url` is the origin (and path prefix) at which the asking client reached us, without a final slash; engines

@@ -1,0 +1,66 @@
+# The two commands of the README are `make up` and `make test`. Everything lives in $(VENV); nothing else is touched.
+
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
+	if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$name; break; fi; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PACKAGE := pyproject.toml
+LOCK := uv pip compile pyproject.toml --group build --universal --python-version 3.11 --generate-hashes \
+	--fork-strategy fewest --no-emit-index-url --no-emit-find-links --no-emit-package matyan-tracker \
+	--no-annotate --custom-compile-command "make lock" --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help up demo test check fix docs bench screenshots lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: $(VENV)/.installed ## install what is locked into .venv and start the tracker
+	@$(BIN)/matyan up $(ARGS)
+
+demo: $(VENV)/.installed ## log a small training into a running tracker
+	@$(BIN)/matyan demo $(ARGS)
+
+test: $(VENV)/.installed-dev ## install everything and run every test
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev ## format, lint, types, import layers, docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest --quiet tests/architecture
+
+fix: $(VENV)/.installed-dev ## format, and mend what the linter can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed-dev ## print this machine's figures, next to Aim's where Aim is installed
+	@$(BIN)/python -m tests.bench.run $(ARGS)
+
+screenshots: $(VENV)/.installed-dev ## take the pictures of docs/images from a demo in headless Chromium
+	@$(BIN)/python -m tests.bench.screenshots $(ARGS)
+
+lock: ## resolve the dependencies anew (needs uv)
+	$(LOCK) --extra demo --output-file requirements.lock
+	$(LOCK) --all-extras --output-file requirements-dev.lock
+
+clean: ## remove the environment and what tools leave behind
+	rm -rf $(VENV) build-artifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "matyan needs Python 3.11 or newer: install one or name it with PYTHON=" >&2; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.lock $(PACKAGE) | $(BIN)/python
+	@echo "installing the locked dependencies (once)"
+	@$(PIP) install --require-hashes --requirement requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed | $(BIN)/python
+	@echo "installing the development tools (once)"
+	@$(PIP) install --require-hashes --requirement requirements-dev.lock
+	@touch $@

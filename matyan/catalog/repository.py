@@ -1,0 +1,84 @@
+"""Experiments and tags in the store, and which runs belong to them. Counts are derived from the associations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Generic, TypeVar
+
+from matyan.catalog.model import Experiment, Tag
+from matyan.engines.kv.protocol import KvReader, KvTransaction
+from matyan.ids import Project, RunNumber
+from matyan.limits import SCAN_ROWS_MAX
+from matyan.store import keyspace
+from matyan.store.keyspace import Subspace
+from matyan.store.records import RecordCodec
+
+E = TypeVar("E", Experiment, Tag)
+
+
+class Entities(Generic[E]):
+    """One kind of named record; names are unique in a project."""
+
+    def __init__(self, kind: type[E], *, records: Subspace, names: Subspace, runs: Subspace) -> None:
+        self._codec = RecordCodec(kind)
+        self._records = records
+        self._names = names
+        self._runs = runs
+
+    def get_many(self, reader: KvReader, project: Project, ids: Sequence[str]) -> dict[str, E]:
+        """Return those that exist, by id."""
+        values = reader.get_many([keyspace.entity(project, self._records, entity_id) for entity_id in ids])
+        return {
+            entity_id: self._codec.decode(value)
+            for entity_id, value in zip(ids, values, strict=True)
+            if value is not None
+        }
+
+    def get(self, reader: KvReader, project: Project, entity_id: str) -> E | None:
+        """Return one, or None."""
+        return self.get_many(reader, project, [entity_id]).get(entity_id)
+
+    def find(self, reader: KvReader, project: Project, name: str) -> E | None:
+        """Return the one of exactly this name, or None."""
+        value = reader.get(keyspace.entity_name(project, self._names, name))
+        return None if value is None else self.get(reader, project, value.decode())
+
+    def list(self, reader: KvReader, project: Project) -> list[E]:
+        """Return all, in no particular order."""
+        begin, end = keyspace.children(keyspace.subspace(project, self._records))
+        found: list[E] = []
+        while rows := reader.scan(begin, end, rows_max=SCAN_ROWS_MAX):
+            found += [self._codec.decode(value) for _, value in rows]
+            begin = rows[-1][0] + b"\x00"
+        return found
+
+    def put(self, tx: KvTransaction, project: Project, entity: E) -> None:
+        """Store a record and its name. A rename goes through `rename`."""
+        tx.put(keyspace.entity(project, self._records, entity.id), self._codec.encode(entity))
+        tx.put(keyspace.entity_name(project, self._names, entity.name), entity.id.encode())
+
+    def link(self, tx: KvTransaction, project: Project, entity_id: str, number: RunNumber) -> None:
+        """Note that a run belongs here."""
+        tx.put(keyspace.entity_run(project, self._runs, entity_id, number), b"")
+
+    def unlink(self, tx: KvTransaction, project: Project, entity_id: str, number: RunNumber) -> None:
+        """Note that a run no longer belongs here."""
+        tx.clear(keyspace.entity_run(project, self._runs, entity_id, number))
+
+    def count_runs(self, reader: KvReader, project: Project, entity_id: str) -> int:
+        """Return how many runs belong here, archived ones included."""
+        begin, end = keyspace.children(keyspace.entity(project, self._runs, entity_id))
+        total = 0
+        while rows := reader.scan(begin, end, rows_max=SCAN_ROWS_MAX):
+            total += len(rows)
+            begin = rows[-1][0] + b"\x00"
+        return total
+
+
+experiments: Final = Entities(
+    Experiment,
+    records=Subspace.EXPERIMENTS,
+    names=Subspace.EXPERIMENT_NAMES,
+    runs=Subspace.EXPERIMENT_RUNS,
+)
+tags: Final = Entities(Tag, records=Subspace.TAGS, names=Subspace.TAG_NAMES, runs=Subspace.TAG_RUNS)

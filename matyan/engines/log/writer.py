@@ -1,0 +1,162 @@
+"""The log's only writer: takes everything that waits, makes it durable with one sync, resolves the futures."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Final, NamedTuple
+
+from matyan.clock import Clock
+from matyan.engines.disk import unavailable
+from matyan.engines.log.partition import Batch, Partition
+from matyan.engines.log.protocol import Appended, LogEntry
+from matyan.engines.log.topic import Topic
+from matyan.errors import MatyanError, UnavailableError
+
+logger = logging.getLogger(__name__)
+
+GROUP_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A group takes requests until it passes this; bounds memory and how far a segment outgrows its size."""
+_ENTRY_OVERHEAD_BYTES: Final = 100
+
+
+class Request(NamedTuple):
+    """One call of `append_many`."""
+
+    topic: Topic
+    entries: Sequence[LogEntry]
+    size_bytes: int
+    future: Future[list[Appended]]
+
+
+def request_bytes(entries: Sequence[LogEntry]) -> int:
+    """Return how much of the queue's bound the entries use."""
+    return sum([len(key) + len(value) + _ENTRY_OVERHEAD_BYTES for key, value in entries])
+
+
+class AppendQueue:
+    """What waits for the writer, bounded by bytes; what the writer works on counts too."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._waiting: deque[Request] = deque()
+        self._wake = threading.Condition(threading.Lock())
+        self._is_writer_asleep = False
+        self._is_closed = False
+
+    def put(self, request: Request) -> None:
+        """Queue a request; microseconds, since event loops call it.
+
+        Raises:
+            UnavailableError: the queue is full or closed.
+        """
+        with self._wake:
+            if self._is_closed:
+                raise UnavailableError("the log is closed")
+            if self._bytes + request.size_bytes > self._bytes_max:
+                raise UnavailableError(
+                    f"the log's queue is full: {self._bytes} of {self._bytes_max} bytes wait for the disk; "
+                    "try again later"
+                )
+            self._bytes += request.size_bytes
+            self._waiting.append(request)
+            if self._is_writer_asleep:
+                self._is_writer_asleep = False
+                self._wake.notify()
+
+    def take(self) -> list[Request]:
+        """Return the next group, waiting for it; empty when the queue is closed and used up."""
+        with self._wake:
+            while not self._waiting and not self._is_closed:
+                self._is_writer_asleep = True
+                self._wake.wait()
+            group: list[Request] = []
+            group_bytes = 0
+            while self._waiting and group_bytes < GROUP_BYTES_MAX:
+                group.append(self._waiting.popleft())
+                group_bytes += group[-1].size_bytes
+            return group
+
+    def release(self, group: Sequence[Request]) -> None:
+        """Free the room of requests that are settled."""
+        with self._wake:
+            self._bytes -= sum(request.size_bytes for request in group)
+
+    def close(self) -> None:
+        """Accept nothing more."""
+        with self._wake:
+            self._is_closed = True
+            self._wake.notify()
+
+
+class Writer:
+    """Runs in a thread of its own until the queue is closed and empty."""
+
+    def __init__(self, queue: AppendQueue, files: threading.Lock, clock: Clock) -> None:
+        self._queue = queue
+        self._files = files
+        self._clock = clock
+
+    def run(self) -> None:
+        """Commit group after group."""
+        while group := self._queue.take():
+            # Somebody may have cancelled the future while it waited; from here on nobody can.
+            live = [request for request in group if request.future.set_running_or_notify_cancel()]
+            try:
+                with self._files:
+                    results = self._commit(live)
+            except Exception as error:  # noqa: BLE001 (a dead writer would leave every later append waiting for ever)
+                self._queue.release(group)
+                _fail(live, error)
+            else:
+                self._queue.release(group)
+                for request, appended in zip(live, results, strict=True):
+                    request.future.set_result(appended)
+
+    def _commit(self, group: Sequence[Request]) -> list[list[Appended]]:
+        batches: dict[Partition, Batch] = {}
+        results = self._assign(group, batches)
+        try:
+            for partition, batch in batches.items():
+                partition.write(batch)
+            for partition in batches:
+                partition.sync()
+        except BaseException as error:
+            # All or nothing: a request may span partitions, and a refused one must never be read.
+            for partition in batches:
+                partition.roll_back()
+            if isinstance(error, OSError):
+                raise unavailable(error, "the log", partition.directory.parent) from error
+            raise
+        for partition, batch in batches.items():
+            partition.publish(batch)
+        for topic in {request.topic for request in group}:
+            topic.announce()
+        return results
+
+    def _assign(self, group: Sequence[Request], batches: dict[Partition, Batch]) -> list[list[Appended]]:
+        now_ms = int(self._clock.now_seconds() * 1000)
+        results = []
+        for request in group:
+            appended = []
+            for key, value in request.entries:
+                number = request.topic.partition_of(key)
+                partition = request.topic.partitions[number]
+                batch = batches.get(partition)
+                if batch is None:
+                    batch = batches[partition] = partition.begin(now_ms)
+                appended.append(Appended(number, batch.add(key, value)))
+            results.append(appended)
+        return results
+
+
+def _fail(group: Sequence[Request], error: Exception) -> None:
+    logger.error("append to the log failed", extra={"requests": len(group)}, exc_info=error)
+    if not isinstance(error, MatyanError):
+        error = UnavailableError(f"the log cannot take records: {error}")
+    for request in group:
+        request.future.set_exception(error)

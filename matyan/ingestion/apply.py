@@ -1,0 +1,309 @@
+"""Log records -> the store: one slice of a partition in one transaction, together with the applied offset."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from matyan.engines.blob.protocol import BlobEngine
+from matyan.engines.kv.protocol import KvEngine, KvTransaction
+from matyan.engines.log.protocol import LogRecord, TopicPartition
+from matyan.errors import OffsetMovedError, TooLargeError, UnavailableError
+from matyan.ids import RunNumber
+from matyan.ingestion.batches import Piece, RunGroup, Spoilt, decode_records, group, make_ids, moment_ms, split
+from matyan.ingestion.editing import EDITS, RunEditor
+from matyan.ingestion.objects import TERMINAL, Prepared, prepare
+from matyan.limits import INLINE_BYTES_MAX, SLICE_BYTES_MAX
+from matyan.runs import repository as runs
+from matyan.runs.model import RunDocument
+from matyan.sequences import items, terminal
+from matyan.sequences import repository as sequences
+from matyan.sequences.model import SequenceKey, Summary
+from matyan.sequences.repository import SequenceRef
+from matyan.store import deadletters, keyspace, offsets
+from matyan.store.deadletters import EXCERPT_BYTES_MAX, DeadLetter
+from matyan.store.offsets import Applied
+from matyan.wire.codec import encode_tree
+from matyan.wire.messages import CreateRun
+
+logger = logging.getLogger(__name__)
+
+_MILLISECONDS: Final = struct.Struct("<Q")
+_SPILL_BYTES: Final = 8_192
+"""When a slice is too large for a transaction, items above this go to blobs before the slice is cut."""
+
+
+class Outcome(NamedTuple):
+    """What `Applier.handle` did."""
+
+    records: int
+    commands: int
+    dead_letters: int
+    received_ms_min: int
+    """Arrival of the oldest record applied."""
+
+
+class _Slice(NamedTuple):
+    """What one transaction applies, made ready outside of it."""
+
+    begin: Applied
+    end: Applied
+    groups: Sequence[RunGroup]
+    prepared: Sequence[Sequence[Prepared]]
+    ids: Mapping[str, str]
+    letters: Sequence[DeadLetter]
+
+
+class Applier:
+    """Applies the records of the partitions of one topic. Belongs to one worker thread."""
+
+    def __init__(self, *, kv: KvEngine, log_id: str, blobs: BlobEngine) -> None:
+        self._kv = kv
+        self._log_id = log_id
+        self._blobs = blobs
+        self._positions: dict[TopicPartition, Applied] = {}
+
+    def start_offset(self, partition: TopicPartition) -> int | None:
+        """Return where to read a newly assigned partition from; None for its start."""
+        applied = self._kv.read(lambda reader: offsets.get(reader, self._log_id, partition))
+        self._positions[partition] = applied or offsets.START
+        return None if applied is None else applied.offset
+
+    def handle(self, partition: TopicPartition, records: Sequence[LogRecord]) -> Outcome:
+        """Apply records, in as many transactions as their size asks for. Repeats are harmless.
+
+        Raises:
+            OffsetMovedError: the records do not continue what is applied; seek there and poll again.
+            UnavailableError: an engine cannot work now; offer the same records again.
+        """
+        position = self._positions[partition]
+        fresh = [record for record in records if record.offset >= position.offset]
+        if not fresh:
+            return Outcome(0, 0, 0, 0)
+        if fresh[0].offset > position.offset and position != offsets.START:
+            raise OffsetMovedError(position.offset)
+        letters = commands = 0
+        for part in _by_size(fresh):
+            pieces, spoilt = _skip_done(decode_records(part), self._positions[partition])
+            commands += sum(piece.end - piece.begin for piece in pieces)
+            letters += self._apply(partition, pieces, spoilt)
+        return Outcome(len(fresh), commands, letters, fresh[0].timestamp_ms)
+
+    def _apply(self, partition: TopicPartition, pieces: Sequence[Piece], spoilt: Sequence[Spoilt]) -> int:
+        """Apply pieces; cut them where they are too much for one transaction; return the dead letters."""
+        try:
+            return self._commit(partition, pieces, spoilt, inline_bytes_max=INLINE_BYTES_MAX)
+        except (OffsetMovedError, UnavailableError):
+            self._reload(partition)
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever one item can do, it costs that item alone)
+            return self._apply_in_halves(partition, pieces, spoilt, error)
+
+    def _apply_in_halves(
+        self, partition: TopicPartition, pieces: Sequence[Piece], spoilt: Sequence[Spoilt], error: Exception
+    ) -> int:
+        if isinstance(error, TooLargeError):
+            try:
+                return self._commit(partition, pieces, spoilt, inline_bytes_max=_SPILL_BYTES)
+            except TooLargeError as still:
+                error = still
+        halves = split(pieces)
+        if halves is not None:
+            first, second = halves
+            last = (first[-1].offset, first[-1].end)
+            early = [one for one in spoilt if (one.offset, one.index) < last]
+            late = [one for one in spoilt if (one.offset, one.index) >= last]
+            return self._apply(partition, first, early) + self._apply(partition, second, late)
+        (piece,) = pieces
+        logger.error("an item cannot be applied", exc_info=error, extra={"run": piece.envelope.run_id})
+        excerpt = encode_tree(repr(piece.commands[piece.begin : piece.end])[:EXCERPT_BYTES_MAX])
+        reason = f"{type(error).__name__}: {error}"
+        alone = Spoilt(piece.offset, piece.begin, reason, excerpt, piece.envelope)
+        empty = piece._replace(commands=(), begin=0, end=0)
+        end = _end_of(piece)
+        return self._commit(partition, [empty], [*spoilt, alone], inline_bytes_max=INLINE_BYTES_MAX, end=end)
+
+    def _commit(
+        self,
+        partition: TopicPartition,
+        pieces: Sequence[Piece],
+        spoilt: Sequence[Spoilt],
+        *,
+        inline_bytes_max: int,
+        end: Applied | None = None,
+    ) -> int:
+        groups = group(pieces)
+        work = _Slice(
+            begin=self._positions[partition],
+            end=end or _end_of(pieces[-1]),
+            groups=groups,
+            prepared=[prepare(found, self._blobs, inline_bytes_max=inline_bytes_max) for found in groups],
+            ids=make_ids(groups),
+            letters=[_letter(partition, one) for one in spoilt],
+        )
+        # What the machine loses with its power is still in the log, so the commit need not reach the disk yet.
+        self._kv.write(lambda tx: self._transact(tx, partition, work), durable=False)
+        self._positions[partition] = work.end
+        return len(work.letters)
+
+    def _transact(self, tx: KvTransaction, partition: TopicPartition, work: _Slice) -> None:
+        offsets.advance(tx, self._log_id, partition, expected=work.begin, to=work.end)
+        for letter in work.letters:
+            deadletters.put(tx, letter)
+        numbers = _numbers(tx, work.groups)
+        for found, prepared, number in zip(work.groups, work.prepared, numbers, strict=True):
+            apply_group(tx, found, prepared, number, work.ids)
+
+    def _reload(self, partition: TopicPartition) -> None:
+        applied = self._kv.read(lambda reader: offsets.get(reader, self._log_id, partition))
+        self._positions[partition] = applied or offsets.START
+
+
+def apply_group(
+    tx: KvTransaction,
+    found: RunGroup,
+    prepared: Sequence[Prepared],
+    number: RunNumber | None,
+    ids: Mapping[str, str],
+) -> None:
+    """Apply everything that a slice holds for one run; `number` is None for an unknown one."""
+    if number is None or found.events:
+        number = _edit(tx, found, number, ids)
+    _append_points(tx, found, number)
+    if prepared:
+        _put_items(tx, found, prepared, number)
+    tx.put(keyspace.unsettled_run(found.project, number), _MILLISECONDS.pack(found.received_ms))
+
+
+def _edit(tx: KvTransaction, found: RunGroup, number: RunNumber | None, ids: Mapping[str, str]) -> RunNumber:
+    document = None if number is None else runs.read_documents(tx, found.project, [number])[0]
+    editor = RunEditor(tx, found.project, number, document or _fresh_document(found), ids)
+    for event in found.events:
+        edit = EDITS.get(type(event.command))
+        if edit is not None:
+            edit(editor, event)
+    editor.place_default(found.received_ms)
+    editor.save()
+    return editor.number
+
+
+def _fresh_document(found: RunGroup) -> RunDocument:
+    """Return the document of a run that is not known yet, opened by `create_run` or implied by any other command."""
+    created_ms = next(
+        (
+            moment_ms(event.command.client_datetime, event.received_ms)
+            for event in found.events
+            if isinstance(event.command, CreateRun)
+        ),
+        found.received_ms,
+    )
+    return RunDocument(
+        hash=found.run_id, created_at_seconds=created_ms / 1000, updated_at_seconds=found.received_ms / 1000
+    )
+
+
+def _append_points(tx: KvTransaction, found: RunGroup, number: RunNumber) -> None:
+    refs = [SequenceRef(number, key) for key in found.points]
+    opened = sequences.open_many(tx, found.project, refs)
+    for ref, known, buffer in zip(refs, opened, found.points.values(), strict=True):
+        last_step = -1 if known.summary is None else known.summary.last_step
+        sequences.append(tx, found.project, ref, known, buffer.columns(last_step), dtype=buffer.dtype)
+
+
+def _put_items(tx: KvTransaction, found: RunGroup, prepared: Sequence[Prepared], number: RunNumber) -> None:
+    keys = list(dict.fromkeys(item.key for item in prepared))
+    known = sequences.get_summaries(tx, found.project, [SequenceRef(number, key) for key in keys])
+    summaries: dict[SequenceKey, Summary | None] = dict(zip(keys, known, strict=True))
+    lines = terminal.get(tx, found.project, number) if TERMINAL in summaries else None
+    for item in prepared:
+        before = summaries[item.key]
+        if lines is not None and item.key == TERMINAL:
+            step = terminal.place(lines, item.writer, item.step or 0)
+        elif item.step is None:
+            step = 0 if before is None else before.last_step + 1
+        else:
+            step = item.step
+        items.put(tx, found.project, number, item.key, step, item.encoded)
+        summaries[item.key] = _count_item(before, item, step)
+    for summary in summaries.values():
+        assert summary is not None
+        sequences.put_summary(tx, found.project, number, summary)
+    if lines is not None:
+        terminal.put(tx, found.project, number, lines)
+
+
+def _count_item(known: Summary | None, item: Prepared, step: int) -> Summary:
+    if known is None:
+        known = Summary(
+            bucket=int(item.key.bucket),
+            name=item.key.name,
+            context=item.key.context,
+            dtype=item.dtype,
+            first_step=step,
+            last_step=step,
+            step_min=step,
+            time_first_ms=item.time_ms,
+            time_last_ms=item.time_ms,
+        )
+    known.count += 1
+    known.last_step = max(known.last_step, step)
+    known.step_min = min(known.step_min, step)
+    known.time_first_ms = min(known.time_first_ms, item.time_ms)
+    known.time_last_ms = max(known.time_last_ms, item.time_ms)
+    known.record_length_max = max(known.record_length_max, item.objects)
+    if item.dtype.startswith("list("):
+        known.dtype = item.dtype
+    return known
+
+
+def _numbers(tx: KvTransaction, groups: Sequence[RunGroup]) -> list[RunNumber | None]:
+    """Return the run number of each group, in one read per project."""
+    found: dict[tuple[str, str], RunNumber | None] = {}
+    for project in {one.project for one in groups}:
+        run_ids = [one.run_id for one in groups if one.project == project]
+        numbers = runs.get_numbers(tx, project, run_ids)
+        found |= {(project, run_id): number for run_id, number in zip(run_ids, numbers, strict=True)}
+    return [found[one.project, one.run_id] for one in groups]
+
+
+def _letter(partition: TopicPartition, spoilt: Spoilt) -> DeadLetter:
+    envelope = spoilt.envelope
+    return DeadLetter(
+        topic=partition.topic,
+        partition=partition.partition,
+        offset=spoilt.offset,
+        index=spoilt.index,
+        project="" if envelope is None else envelope.project,
+        run_id="" if envelope is None else envelope.run_id,
+        reason=spoilt.reason,
+        excerpt=spoilt.excerpt[:EXCERPT_BYTES_MAX],
+        received_ms=0 if envelope is None else envelope.received_ms,
+    )
+
+
+def _by_size(records: Sequence[LogRecord]) -> Iterator[list[LogRecord]]:
+    """Cut records into parts of about SLICE_BYTES_MAX; compressed sizes count tenfold."""
+    part: list[LogRecord] = []
+    size = 0
+    for record in records:
+        if part and size + len(record.value) * 10 > SLICE_BYTES_MAX:
+            yield part
+            part, size = [], 0
+        part.append(record)
+        size += len(record.value) * 10
+    yield part
+
+
+def _skip_done(read: tuple[list[Piece], list[Spoilt]], position: Applied) -> tuple[list[Piece], list[Spoilt]]:
+    """Leave out the commands of the first record that an earlier transaction applied."""
+    pieces, spoilt = read
+    if position.items and pieces[0].offset == position.offset:
+        pieces[0] = pieces[0]._replace(begin=position.items)
+        spoilt = [one for one in spoilt if (one.offset, one.index) >= (position.offset, position.items)]
+    return pieces, spoilt
+
+
+def _end_of(piece: Piece) -> Applied:
+    return Applied(piece.offset + 1) if piece.is_last else Applied(piece.offset, piece.end)

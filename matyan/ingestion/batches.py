@@ -1,0 +1,233 @@
+"""Log records -> what each run gets, in the order of arrival. Pure: reads no store, writes nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+
+from matyan.engines.log.protocol import LogRecord
+from matyan.errors import InvalidArgumentError, MatyanError
+from matyan.ids import Project, RunId, make_id
+from matyan.limits import LABEL_BYTES_MAX
+from matyan.sequences.model import EMPTY_CONTEXT, Bucket, Columns, SequenceKey, canonical_context
+from matyan.wire.codec import decode_envelope
+from matyan.wire.frames import decode_payload
+from matyan.wire.messages import AddTag, Command, Envelope, LogMetric, Moment, Refusal, SetRunProperty
+
+_INTEGER_TYPES: Final = ("int", "uint", "bool")
+_NAN: Final = math.nan
+_SECONDS_MAX: Final = 1e11
+"""Year 5138; what lies beyond is no time in seconds."""
+
+
+class Piece(NamedTuple):
+    """Commands `begin <= index < end` of one record."""
+
+    offset: int
+    envelope: Envelope
+    commands: Sequence[Command]
+    begin: int
+    end: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this piece ends its record."""
+        return self.end == len(self.commands)
+
+
+class Spoilt(NamedTuple):
+    """Something of a record that can never be applied; index -1 is the record itself."""
+
+    offset: int
+    index: int
+    reason: str
+    excerpt: bytes
+    envelope: Envelope | None
+
+
+class Event(NamedTuple):
+    """A command that is not a point, with what the store needs to know of its way here."""
+
+    command: Command
+    writer: str
+    received_ms: int
+    offset: int
+
+
+class PointBuffer:
+    """Points of one sequence in order of arrival; a step of None is counted on by the worker."""
+
+    __slots__ = ("counted", "dtypes", "epochs", "steps", "times", "values")
+
+    def __init__(self) -> None:
+        self.steps: list[int | None] = []
+        self.values: list[float] = []
+        self.epochs: list[float] = []
+        self.times: list[int] = []
+        self.dtypes: set[str | None] = set()
+        self.counted = False
+
+    def columns(self, last_step: int) -> Columns:
+        """Return the points as columns, steps of None counted on from the greatest step so far."""
+        steps: Sequence[int | None] = self.steps
+        if self.counted:
+            steps = list(_count_on(self.steps, last_step))
+        return Columns(
+            np.array(steps, np.int64),
+            np.array(self.values, np.float64),
+            np.array(self.epochs, np.float64),
+            np.array(self.times, np.int64),
+        )
+
+    @property
+    def dtype(self) -> str:
+        """`int`, `float`, or `number` when both were tracked."""
+        kinds = {"int" if (dtype or "").startswith(_INTEGER_TYPES) else "float" for dtype in self.dtypes}
+        return kinds.pop() if len(kinds) == 1 else "number"
+
+
+class RunGroup:
+    """Everything that a slice holds for one run."""
+
+    __slots__ = ("_buffers", "events", "points", "project", "received_ms", "refusals", "run_id")
+
+    def __init__(self, project: Project, run_id: RunId, received_ms: int) -> None:
+        self.project = project
+        self.run_id = run_id
+        self.received_ms = received_ms
+        """Arrival of the first record."""
+        self.events: list[Event] = []
+        self.points: dict[SequenceKey, PointBuffer] = {}
+        self.refusals: list[tuple[int, Refusal]] = []
+        self._buffers: dict[tuple[str, bytes], PointBuffer] = {}
+
+    def add_point(self, command: LogMetric, received_ms: int) -> None:
+        """Take a point. This is the hot path: once per point, a few list appends."""
+        context = bytes(command.context)
+        buffer = self._buffers.get((command.name, context))
+        if buffer is None:
+            key = SequenceKey(Bucket.METRIC, command.name, context_identity(context))
+            # Two spellings of one context share the buffer, so that order of arrival is kept.
+            buffer = self.points.setdefault(key, PointBuffer())
+            self._buffers[command.name, context] = buffer
+        if command.step is None:
+            buffer.counted = True
+        buffer.steps.append(command.step)
+        buffer.values.append(command.value)
+        buffer.epochs.append(_NAN if command.epoch is None else command.epoch)
+        buffer.times.append(moment_ms(command.client_datetime, received_ms))
+        buffer.dtypes.add(command.dtype)
+
+
+def decode_records(records: Iterable[LogRecord]) -> tuple[list[Piece], list[Spoilt]]:
+    """Return the commands of each record as one piece, and what could not be read."""
+    pieces: list[Piece] = []
+    spoilt: list[Spoilt] = []
+    for record in records:
+        try:
+            envelope = decode_envelope(record.value)
+            commands, bad = decode_payload(envelope.encoding, envelope.payload)
+        except (msgspec.MsgspecError, MatyanError, ValueError) as error:
+            spoilt.append(Spoilt(record.offset, -1, f"the record cannot be read: {error}", record.value, None))
+            envelope, commands, bad = Envelope(1, "", "", record.timestamp_ms, "", b""), [], []
+        pieces.append(Piece(record.offset, envelope, commands, 0, len(commands)))
+        spoilt += [Spoilt(record.offset, index, reason, b"", envelope) for index, reason in bad]
+    return pieces, spoilt
+
+
+def group(pieces: Iterable[Piece]) -> list[RunGroup]:
+    """Return what each run gets, runs and their commands in order of arrival."""
+    groups: dict[tuple[str, str], RunGroup] = {}
+    for piece in pieces:
+        envelope = piece.envelope
+        if not envelope.run_id:
+            continue
+        found = groups.get((envelope.project, envelope.run_id))
+        if found is None:
+            found = RunGroup(Project(envelope.project), RunId(envelope.run_id), envelope.received_ms)
+            groups[envelope.project, envelope.run_id] = found
+        if piece.begin == 0:
+            found.refusals += [(envelope.received_ms, refusal) for refusal in envelope.refusals]
+        _add(found, piece)
+    return list(groups.values())
+
+
+def _add(found: RunGroup, piece: Piece) -> None:
+    envelope = piece.envelope
+    received_ms, writer, offset = envelope.received_ms, envelope.writer, piece.offset
+    add_point, events = found.add_point, found.events
+    for command in piece.commands[piece.begin : piece.end]:
+        if type(command) is LogMetric:
+            add_point(command, received_ms)
+        else:
+            events.append(Event(command, writer, received_ms, offset))
+
+
+def make_ids(groups: Iterable[RunGroup]) -> dict[str, str]:
+    """Return an id for every experiment or tag name that may have to be made: transactions make no ids."""
+    names: set[str] = {"default"}
+    for found in groups:
+        for event in found.events:
+            if isinstance(event.command, AddTag):
+                names.add(event.command.tag_name)
+            elif isinstance(event.command, SetRunProperty) and event.command.experiment is not None:
+                names.add(event.command.experiment)
+    return {name: make_id() for name in names}
+
+
+def split(pieces: Sequence[Piece]) -> tuple[Sequence[Piece], Sequence[Piece]] | None:
+    """Return two halves of a slice, or None when it holds a single command."""
+    if len(pieces) > 1:
+        middle = len(pieces) // 2
+        return pieces[:middle], pieces[middle:]
+    (piece,) = pieces
+    if piece.end - piece.begin <= 1:
+        return None
+    middle = (piece.begin + piece.end) // 2
+    return [piece._replace(end=middle)], [piece._replace(begin=middle)]
+
+
+@lru_cache(65_536)
+def context_identity(text: bytes) -> str:
+    """Return the canonical form of a context given as JSON text.
+
+    Raises:
+        InvalidArgumentError: it is neither an object nor null.
+    """
+    if text in (b"null", b"{}", b""):
+        return EMPTY_CONTEXT
+    context = json.loads(text)
+    if context is not None and not isinstance(context, dict):
+        raise InvalidArgumentError("a context is an object or null")
+    return canonical_context(context)
+
+
+def moment_ms(moment: Moment, received_ms: int) -> int:
+    """Return client time in milliseconds since 1970-01-01 UTC, or time of arrival when the client gave none."""
+    if isinstance(moment, datetime):
+        return round(moment.timestamp() * 1000)
+    if moment is None or not abs(moment) < _SECONDS_MAX:
+        return received_ms
+    return round(moment * 1000)
+
+
+def check_label(text: str, what: str) -> str:
+    """Return a name of a run, experiment or tag if it has a storable size."""
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > LABEL_BYTES_MAX:
+        raise InvalidArgumentError(f"the {what} has {size} bytes, limit {LABEL_BYTES_MAX}")
+    return text
+
+
+def _count_on(steps: Iterable[int | None], last_step: int) -> Iterable[int]:
+    for step in steps:
+        this = last_step + 1 if step is None else step
+        last_step = max(last_step, this)
+        yield this

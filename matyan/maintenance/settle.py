@@ -1,0 +1,53 @@
+"""Quiet sequences are stored as compactly as they go: a periodic job, resumable and harmless to repeat."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from matyan.clock import Clock
+from matyan.engines.kv.protocol import KvEngine
+from matyan.engines.kv.tuples import unpack
+from matyan.ids import Project, RunNumber
+from matyan.limits import SCAN_ROWS_MAX
+from matyan.runs import repository as runs
+from matyan.sequences import repository as sequences
+from matyan.sequences.model import Bucket
+from matyan.sequences.repository import SequenceRef
+from matyan.store import keyspace
+from matyan.store.keyspace import Subspace
+
+QUIET_SECONDS: Final = 60.0
+"""A run that has sent nothing for so long is settled although it has not ended."""
+_SEQUENCES_PER_TRANSACTION: Final = 50
+_MILLISECONDS: Final = struct.Struct("<Q")
+
+
+def settle_quiet_runs(kv: KvEngine, project: Project, clock: Clock, *, all_runs: bool = False) -> int:
+    """Settle every run that has ended or fallen quiet (or simply all); return how many."""
+    begin, end = keyspace.children(keyspace.subspace(project, Subspace.UNSETTLED_RUNS))
+    quiet_before_ms = (clock.now_seconds() - QUIET_SECONDS) * 1000
+    settled = 0
+    while rows := kv.read(lambda reader: reader.scan(begin, end, rows_max=SCAN_ROWS_MAX)):  # noqa: B023 (called at once)
+        for key, value in rows:
+            number = RunNumber(unpack(key)[-1])
+            is_quiet = _MILLISECONDS.unpack(value)[0] < quiet_before_ms
+            if all_runs or is_quiet or _has_ended(kv, project, number):
+                _settle_run(kv, project, number, key, value)
+                settled += 1
+        begin = rows[-1][0] + b"\x00"
+    return settled
+
+
+def _has_ended(kv: KvEngine, project: Project, number: RunNumber) -> bool:
+    (document,) = kv.read(lambda reader: runs.read_documents(reader, project, [number]))
+    return document is None or not document.active
+
+
+def _settle_run(kv: KvEngine, project: Project, number: RunNumber, key: bytes, value: bytes) -> None:
+    (summaries,) = kv.read(lambda reader: sequences.list_summaries(reader, project, [number], Bucket.METRIC))
+    for at in range(0, len(summaries), _SEQUENCES_PER_TRANSACTION):
+        refs = [SequenceRef(number, summary.key) for summary in summaries[at : at + _SEQUENCES_PER_TRANSACTION]]
+        kv.write(lambda tx: [sequences.settle(tx, project, ref) for ref in refs], durable=False)  # noqa: B023 (likewise)
+    # Points that came meanwhile have set the key anew, and it stays.
+    kv.write(lambda tx: tx.clear(key) if tx.get(key) == value else None, durable=False)

@@ -1,0 +1,145 @@
+"""Run documents in the store: numbers, order of creation, active runs, system params."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from matyan.catalog import repository as catalog
+from matyan.engines.kv.protocol import KvReader, KvTransaction
+from matyan.engines.kv.tuples import unpack
+from matyan.ids import Project, RunId, RunNumber
+from matyan.limits import SCAN_ROWS_MAX
+from matyan.runs.model import Run, RunDocument
+from matyan.store import keyspace
+from matyan.store.keyspace import Subspace
+from matyan.store.records import RecordCodec, get_documents, put_document
+
+_codec: Final = RecordCodec(RunDocument)
+_NUMBER: Final = struct.Struct("<Q")
+
+
+class Listed(NamedTuple):
+    """A run in the order of creation; `position` continues the listing after it."""
+
+    number: RunNumber
+    position: bytes
+
+
+def get_numbers(reader: KvReader, project: Project, run_ids: Sequence[RunId]) -> list[RunNumber | None]:
+    """Return the number of each run, None for unknown ones."""
+    values = reader.get_many([keyspace.run_number(project, run_id) for run_id in run_ids])
+    return [None if value is None else RunNumber(_NUMBER.unpack(value)[0]) for value in values]
+
+
+def get_number(reader: KvReader, project: Project, run_id: RunId) -> RunNumber | None:
+    """Return the number of a run, or None."""
+    return get_numbers(reader, project, [run_id])[0]
+
+
+def create(tx: KvTransaction, project: Project, document: RunDocument) -> RunNumber:
+    """Store a new run and return the number it got. The caller has seen that its hash is unknown."""
+    counter = keyspace.run_counter(project)
+    before = tx.get(counter)
+    number = RunNumber(1 if before is None else _NUMBER.unpack(before)[0])
+    tx.put(counter, _NUMBER.pack(number + 1))
+    tx.put(keyspace.run_number(project, RunId(document.hash)), _NUMBER.pack(number))
+    tx.put(_by_time(project, document, number), b"")
+    put(tx, project, number, document)
+    return number
+
+
+def put(tx: KvTransaction, project: Project, number: RunNumber, document: RunDocument) -> None:
+    """Store a run's document and keep the list of active runs. `created_at_seconds` never changes."""
+    put_document(tx, keyspace.run_document(project, number), _codec.encode(document))
+    if document.active:
+        tx.put(keyspace.active_run(project, number), b"")
+    else:
+        tx.clear(keyspace.active_run(project, number))
+
+
+def put_system_params(tx: KvTransaction, project: Project, number: RunNumber, tree: bytes) -> None:
+    """Store a run's system params (msgpack), which are kilobytes and rarely wanted."""
+    put_document(tx, keyspace.system_params(project, number), tree)
+
+
+def get_system_params(reader: KvReader, project: Project, numbers: Sequence[RunNumber]) -> list[bytes | None]:
+    """Return the system params of runs, undecoded."""
+    return get_documents(reader, [keyspace.system_params(project, number) for number in numbers])
+
+
+def read_documents(reader: KvReader, project: Project, numbers: Sequence[RunNumber]) -> list[RunDocument | None]:
+    """Return the documents of runs, None for those that are gone."""
+    found = get_documents(reader, [keyspace.run_document(project, number) for number in numbers])
+    return [None if value is None else _codec.decode(value) for value in found]
+
+
+def load(reader: KvReader, project: Project, numbers: Sequence[RunNumber], *, system_params: bool = False) -> list[Run]:
+    """Return runs with experiment and tags resolved, in the order asked; those that are gone are left out."""
+    pairs = [
+        (number, document)
+        for number, document in zip(numbers, read_documents(reader, project, numbers), strict=True)
+        if document is not None
+    ]
+    experiment_ids = {document.experiment_id for _, document in pairs if document.experiment_id is not None}
+    tag_ids = {tag_id for _, document in pairs for tag_id in document.tag_ids}
+    experiments = catalog.experiments.get_many(reader, project, sorted(experiment_ids))
+    tags = catalog.tags.get_many(reader, project, sorted(tag_ids))
+    wanted = [number for number, document in pairs if system_params and document.has_system_params]
+    system = dict(zip(wanted, get_system_params(reader, project, wanted), strict=True))
+    return [
+        Run(
+            number=number,
+            document=document,
+            experiment=experiments.get(document.experiment_id or ""),
+            tags=tuple(tags[tag_id] for tag_id in document.tag_ids if tag_id in tags and not tags[tag_id].archived),
+            raw_system_params=system.get(number),
+        )
+        for number, document in pairs
+    ]
+
+
+def find(reader: KvReader, project: Project, run_id: RunId, *, system_params: bool = False) -> Run | None:
+    """Return one run by its hash, or None."""
+    number = get_number(reader, project, run_id)
+    found = [] if number is None else load(reader, project, [number], system_params=system_params)
+    return found[0] if found else None
+
+
+def list_newest(
+    reader: KvReader, project: Project, *, after: bytes | None = None, rows_max: int = SCAN_ROWS_MAX
+) -> list[Listed]:
+    """Return runs by time of creation, newest first, beginning behind the position `after`."""
+    begin, end = keyspace.children(keyspace.subspace(project, Subspace.RUNS_BY_TIME))
+    rows = reader.scan(begin, end if after is None else after, rows_max=rows_max, reverse=True)
+    return [Listed(RunNumber(unpack(key)[-1]), key) for key, _ in rows]
+
+
+def position(reader: KvReader, project: Project, run_id: RunId) -> bytes | None:
+    """Return where a run stands in the order of creation, or None for an unknown one."""
+    number = get_number(reader, project, run_id)
+    if number is None:
+        return None
+    (document,) = read_documents(reader, project, [number])
+    return None if document is None else _by_time(project, document, number)
+
+
+def list_active(reader: KvReader, project: Project) -> list[RunNumber]:
+    """Return the runs that have not ended, oldest number first."""
+    begin, end = keyspace.children(keyspace.subspace(project, Subspace.ACTIVE_RUNS))
+    return [RunNumber(unpack(key)[-1]) for key, _ in reader.scan(begin, end, rows_max=SCAN_ROWS_MAX)]
+
+
+def count(reader: KvReader, project: Project) -> int:
+    """Return how many runs there are, archived ones included."""
+    begin, end = keyspace.children(keyspace.subspace(project, Subspace.RUNS_BY_TIME))
+    total = 0
+    while rows := reader.scan(begin, end, rows_max=SCAN_ROWS_MAX):
+        total += len(rows)
+        begin = rows[-1][0] + b"\x00"
+    return total
+
+
+def _by_time(project: Project, document: RunDocument, number: RunNumber) -> bytes:
+    return keyspace.run_by_time(project, int(document.created_at_seconds * 1_000_000), number)

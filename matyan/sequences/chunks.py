@@ -1,0 +1,172 @@
+"""Columns <-> bytes: chunks, tails and previews.
+
+A block is a format byte, a codec byte, n as uint32 little-endian, then one length-prefixed block per column in the
+order steps, values, epochs, times. An epochs block of length 0 means that no point has an epoch.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pcodec import ChunkConfig, DeltaSpec, standalone
+
+from matyan.errors import CorruptedError, InvalidArgumentError
+from matyan.limits import CHUNK_POINTS_MAX
+from matyan.sequences.model import Columns, Float64s
+
+FORMAT_VERSION: Final = 1
+RAW: Final = 0
+"""Little-endian columns as they are: for the tail, which is rewritten with every slice."""
+PCODEC: Final = 1
+"""pcodec, values as float64."""
+PCODEC_FLOAT32: Final = 2
+"""pcodec, values as float32 because every value survives the round trip bit for bit."""
+
+_HEADER: Final = struct.Struct("<BBI")
+_LENGTH: Final = struct.Struct("<I")
+_EMPTY_INTS: Final = np.empty(0, np.int64)
+_EMPTY_FLOATS: Final = np.empty(0, np.float64)
+EMPTY: Final = Columns(_EMPTY_INTS, _EMPTY_FLOATS, _EMPTY_FLOATS, _EMPTY_INTS)
+
+_AUTO: Final = ChunkConfig()
+# Automatic delta search costs three times a fixed order and finds the same for counters and clocks.
+_CONSECUTIVE: Final = ChunkConfig(delta_spec=DeltaSpec.try_consecutive(1))
+
+
+def encode_raw(columns: Columns) -> bytes:
+    """Pack n >= 0 points without compression (24 or 32 bytes a point)."""
+    return _join(RAW, len(columns), [column.tobytes() if column is not None else b"" for column in _stored(columns)])
+
+
+def encode_chunk(columns: Columns) -> bytes:
+    """Pack one chunk of a scalar sequence.
+
+    Args:
+        columns: n points, 1 <= n <= CHUNK_POINTS_MAX, steps strictly rising.
+
+    Returns:
+        A block, at most 32 bytes a point and some header bytes; see the module.
+
+    Raises:
+        InvalidArgumentError: n is out of range.
+    """
+    n = len(columns)
+    if not 1 <= n <= CHUNK_POINTS_MAX:
+        raise InvalidArgumentError(f"a chunk has {n} points, limit {CHUNK_POINTS_MAX}")
+    steps, values, epochs, times = _stored(columns)
+    narrow = _as_float32(values)
+    return _join(
+        PCODEC if narrow is None else PCODEC_FLOAT32,
+        n,
+        [
+            standalone.simple_compress(steps, _CONSECUTIVE),
+            standalone.simple_compress(values if narrow is None else narrow, _AUTO),
+            b"" if epochs is None else standalone.simple_compress(epochs, _AUTO),
+            standalone.simple_compress(times, _CONSECUTIVE),
+        ],
+    )
+
+
+def decode(block: bytes) -> Columns:
+    """Invert `encode_raw` and `encode_chunk`.
+
+    Raises:
+        CorruptedError: the block is of an unknown format or codec.
+    """
+    version, codec, n = _HEADER.unpack_from(block)
+    if version != FORMAT_VERSION or codec > PCODEC_FLOAT32:
+        raise CorruptedError(f"a chunk has format {version}, codec {codec}; a newer release may have written it")
+    steps, values, epochs, times = _split(block)
+    if codec == RAW:
+        return Columns(
+            np.frombuffer(steps, np.int64),
+            np.frombuffer(values, np.float64),
+            np.frombuffer(epochs, np.float64) if epochs else _missing(n),
+            np.frombuffer(times, np.int64),
+        )
+    return Columns(
+        _decompress(steps),
+        _decompress(values).astype(np.float64, copy=False),
+        _decompress(epochs) if epochs else _missing(n),
+        _decompress(times),
+    )
+
+
+def merge(parts: Sequence[Columns]) -> Columns:
+    """Return the union of `parts`, steps strictly rising; of a step given twice the later part and row wins."""
+    filled = [part for part in parts if len(part)]
+    if len(filled) <= 1:
+        merged = filled[0] if filled else EMPTY
+    else:
+        merged = Columns(*(np.concatenate(column) for column in zip(*filled, strict=True)))
+    if _is_rising(merged.steps):
+        return merged
+    order = np.argsort(merged.steps, kind="stable")
+    steps = merged.steps[order]
+    keep = np.empty(len(steps), np.bool_)
+    keep[-1] = True
+    np.not_equal(steps[1:], steps[:-1], out=keep[:-1])
+    return take(merged, order[keep])
+
+
+def take(columns: Columns, rows: NDArray[Any] | slice) -> Columns:
+    """Return the rows chosen by an index array, a mask or a slice."""
+    return Columns(*(column[rows] for column in columns))
+
+
+def cut(columns: Columns, points: int) -> Iterator[Columns]:
+    """Return `columns` in blocks of at most `points` rows."""
+    for begin in range(0, len(columns), points):
+        yield take(columns, slice(begin, begin + points))
+
+
+def _is_rising(steps: NDArray[np.int64]) -> bool:
+    return len(steps) < 2 or bool((steps[1:] > steps[:-1]).all())  # noqa: PLR2004 (one point is always in order)
+
+
+def _stored(columns: Columns) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, NDArray[Any]]:
+    epochs = None if bool(np.isnan(columns.epochs).all()) else np.ascontiguousarray(columns.epochs)
+    steps, values, _, times = columns
+    return np.ascontiguousarray(steps), np.ascontiguousarray(values), epochs, np.ascontiguousarray(times)
+
+
+def _as_float32(values: Float64s) -> NDArray[np.float32] | None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = values.astype(np.float32)
+        wide = narrow.astype(np.float64)
+    # Bits, not values: NaN payloads and -0.0 count.
+    return narrow if np.array_equal(wide.view(np.int64), values.view(np.int64)) else None
+
+
+def _missing(n: int) -> Float64s:
+    return np.full(n, np.nan)
+
+
+def _decompress(data: bytes) -> NDArray[Any]:
+    column = standalone.simple_decompress(data)
+    if column is None:
+        raise CorruptedError("a chunk has an empty column")
+    return column
+
+
+def _join(codec: int, n: int, blocks: list[bytes]) -> bytes:
+    parts = [_HEADER.pack(FORMAT_VERSION, codec, n)]
+    for block in blocks:
+        parts += (_LENGTH.pack(len(block)), block)
+    return b"".join(parts)
+
+
+def _split(block: bytes) -> list[bytes]:
+    columns, at = [], _HEADER.size
+    for _ in range(4):
+        (length,) = _LENGTH.unpack_from(block, at)
+        at += _LENGTH.size
+        columns.append(block[at : at + length])
+        at += length
+    if at != len(block):
+        raise CorruptedError(f"a chunk has {len(block)} bytes, its header says {at}")
+    return columns

@@ -1,0 +1,243 @@
+"""Scalar sequences in the store: append, read a sample, read all; and the summaries of every kind.
+
+Fresh points land in the tail, one small uncompressed block that each slice rewrites. A full tail becomes a small chunk;
+when SMALL_CHUNKS_MAX of these wait, they are merged into chunks of CHUNK_POINTS_MAX. So a point is compressed twice,
+whatever the pattern of arrival. Points that leave the tail also enter the preview: a sample therefore reads two values,
+the preview and the tail. Blocks are numbered in order of writing; of a step that several hold the later one is true
+(ADR 0008).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from matyan.engines.kv.protocol import KeyRange, KvReader, KvTransaction
+from matyan.ids import Project, RunNumber
+from matyan.limits import CHUNK_POINTS_MAX, PREVIEW_POINTS_MAX, SCAN_ROWS_MAX, SMALL_CHUNKS_MAX, TAIL_POINTS_MAX
+from matyan.sequences import chunks
+from matyan.sequences.model import Bucket, Columns, SequenceKey, Summary
+from matyan.sequences.sampling import sample
+from matyan.store import keyspace
+from matyan.store.records import RecordCodec
+
+_codec: Final = RecordCodec(Summary)
+SAMPLE_POINTS_MAX: Final = PREVIEW_POINTS_MAX + 2
+"""Samples up to this size come from preview and tail; larger ones read every chunk."""
+
+
+class SequenceRef(NamedTuple):
+    """A sequence of a run."""
+
+    number: RunNumber
+    key: SequenceKey
+
+
+class OpenSequence(NamedTuple):
+    """What appending needs to know; `summary` is None for a new sequence."""
+
+    summary: Summary | None
+    tail: Columns
+
+
+# ---- summaries
+
+
+def get_summaries(reader: KvReader, project: Project, refs: Sequence[SequenceRef]) -> list[Summary | None]:
+    """Return the summary of each sequence, None where there is no such sequence."""
+    return [None if value is None else _codec.decode(value) for value in reader.get_many(_summary_keys(project, refs))]
+
+
+def put_summary(tx: KvTransaction, project: Project, number: RunNumber, summary: Summary) -> None:
+    """Store a summary."""
+    tx.put(keyspace.summary(project, number, summary.bucket, summary.key.digest()), _codec.encode(summary))
+
+
+def list_summaries(
+    reader: KvReader, project: Project, numbers: Sequence[RunNumber], bucket: Bucket | None = None
+) -> list[list[Summary]]:
+    """Return the summaries of each run, of one kind or of all (by kind)."""
+    prefixes = [
+        keyspace.summaries(project, number) if bucket is None else keyspace.summaries_of(project, number, bucket)
+        for number in numbers
+    ]
+    ranges = [keyspace.children(prefix) for prefix in prefixes]
+    found = reader.scan_many(ranges, rows_max=SCAN_ROWS_MAX)
+    return [
+        [_codec.decode(value) for _, value in _continued(reader, rows, where.end)]
+        for rows, where in zip(found, ranges, strict=True)
+    ]
+
+
+# ---- appending
+
+
+def open_many(reader: KvReader, project: Project, refs: Sequence[SequenceRef]) -> list[OpenSequence]:
+    """Return what `append` needs, for many sequences in one round trip."""
+    tails = [keyspace.points(project, ref.number, ref.key.digest()) + _block(keyspace.TAIL) for ref in refs]
+    values = reader.get_many([*_summary_keys(project, refs), *tails])
+    return [
+        OpenSequence(
+            None if summary is None else _codec.decode(summary), chunks.EMPTY if tail is None else chunks.decode(tail)
+        )
+        for summary, tail in zip(values[: len(refs)], values[len(refs) :], strict=True)
+    ]
+
+
+def append(
+    tx: KvTransaction, project: Project, ref: SequenceRef, opened: OpenSequence, fresh: Columns, *, dtype: str
+) -> None:
+    """Add points to a sequence.
+
+    Args:
+        opened: as read in this transaction.
+        fresh: n >= 1 points in order of arrival: steps in any order, repeated or not.
+        dtype: `float` or `int`, what the points were tracked as.
+    """
+    summary = _summarise(opened.summary, ref.key, fresh, dtype)
+    merged = chunks.merge([opened.tail, fresh])
+    # Exact while everything is in the tail; later a step written again counts twice.
+    summary.count += len(merged) - len(opened.tail)
+    base = keyspace.points(project, ref.number, ref.key.digest())
+    if len(merged) > TAIL_POINTS_MAX:
+        merged = _flush(tx, base, summary, merged)
+    tx.put(base + _block(keyspace.TAIL), chunks.encode_raw(merged))
+    put_summary(tx, project, ref.number, summary)
+
+
+def settle(tx: KvTransaction, project: Project, ref: SequenceRef) -> None:
+    """Store a sequence that has fallen quiet as compactly as it goes; more points may still follow."""
+    ((summary, tail),) = open_many(tx, project, [ref])
+    if summary is None:
+        return
+    base = keyspace.points(project, ref.number, ref.key.digest())
+    if len(summary.small_chunks) > 1:
+        tail = _merge_small(tx, base, summary, tail)
+        put_summary(tx, project, ref.number, summary)
+    tx.put(base + _block(keyspace.TAIL), chunks.encode_chunk(tail) if len(tail) else chunks.encode_raw(tail))
+
+
+def _flush(tx: KvTransaction, base: bytes, summary: Summary, points: Columns) -> Columns:
+    """Move the tail's points into chunks and the preview; return what stays in the tail."""
+    preview = tx.get(base + _block(keyspace.PREVIEW))
+    known = chunks.EMPTY if preview is None else chunks.decode(preview)
+    thinned = sample(chunks.merge([known, points]), SAMPLE_POINTS_MAX)
+    tx.put(base + _block(keyspace.PREVIEW), chunks.encode_chunk(thinned))
+    summary.chunked = True
+    if len(points) < CHUNK_POINTS_MAX and len(summary.small_chunks) + 1 < SMALL_CHUNKS_MAX:
+        summary.small_chunks = (*summary.small_chunks, _put_chunk(tx, base, summary, points))
+        return chunks.EMPTY
+    return _merge_small(tx, base, summary, points)
+
+
+def _merge_small(tx: KvTransaction, base: bytes, summary: Summary, points: Columns) -> Columns:
+    """Merge the small chunks and newer `points` into full chunks; return the rest if it fits the tail.
+
+    Merging all of them keeps the order of writing true: nothing older ever gets a greater number than something newer.
+    """
+    small = [base + _block(number) for number in summary.small_chunks]
+    older = [chunks.decode(value) for value in tx.get_many(small) if value is not None]
+    for key in small:
+        tx.clear(key)
+    summary.small_chunks = ()
+    for block in chunks.cut(chunks.merge([*older, points]), CHUNK_POINTS_MAX):
+        if len(block) <= TAIL_POINTS_MAX:
+            return block
+        number = _put_chunk(tx, base, summary, block)
+        if len(block) < CHUNK_POINTS_MAX:
+            summary.small_chunks = (number,)
+    return chunks.EMPTY
+
+
+def _put_chunk(tx: KvTransaction, base: bytes, summary: Summary, points: Columns) -> int:
+    number = summary.chunk_next
+    summary.chunk_next += 1
+    tx.put(base + _block(number), chunks.encode_chunk(points))
+    return number
+
+
+def _summarise(known: Summary | None, key: SequenceKey, fresh: Columns, dtype: str) -> Summary:
+    steps, values, _, times = fresh
+    step_max = int(steps.max())
+    # Of a step given several times the last row is the stored one.
+    last = float(values[len(steps) - 1 - int(np.argmax(steps[::-1]))])
+    if known is None:
+        known = Summary(
+            bucket=int(key.bucket),
+            name=key.name,
+            context=key.context,
+            dtype=dtype,
+            first_step=int(steps[0]),
+            first=float(values[0]),
+            last_step=step_max,
+            last=last,
+            step_min=int(steps.min()),
+            time_first_ms=int(times.min()),
+            time_last_ms=int(times.max()),
+        )
+    elif step_max >= known.last_step:
+        known.last_step, known.last = step_max, last
+    if known.dtype != dtype:
+        known.dtype = "number"
+    known.step_min = min(known.step_min, int(steps.min()))
+    known.time_first_ms = min(known.time_first_ms, int(times.min()))
+    known.time_last_ms = max(known.time_last_ms, int(times.max()))
+    known.non_finite += int(np.count_nonzero(~np.isfinite(values)))
+    numbers = values[~np.isnan(values)]
+    if len(numbers):
+        low, high = float(numbers.min()), float(numbers.max())
+        known.minimum = low if known.minimum is None else min(known.minimum, low)
+        known.maximum = high if known.maximum is None else max(known.maximum, high)
+    return known
+
+
+# ---- reading
+
+
+def read_samples(
+    reader: KvReader, project: Project, refs: Sequence[tuple[RunNumber, Summary]], points: int
+) -> list[Columns]:
+    """Return min(n, points) points of each sequence, steps rising, the last always among them; -1 for all.
+
+    Up to SAMPLE_POINTS_MAX points cost at most two values a sequence; all are fetched in one round trip.
+    """
+    if not 0 <= points <= SAMPLE_POINTS_MAX:
+        return [sample(read_all(reader, project, number, summary), points) for number, summary in refs]
+    keys, owners = [], []
+    for row, (number, summary) in enumerate(refs):
+        base = keyspace.points(project, number, summary.key.digest())
+        for block in (keyspace.PREVIEW, keyspace.TAIL) if summary.chunked else (keyspace.TAIL,):
+            keys.append(base + _block(block))
+            owners.append(row)
+    parts: list[list[Columns]] = [[] for _ in refs]
+    for row, value in zip(owners, reader.get_many(keys), strict=True):
+        if value is not None:
+            parts[row].append(chunks.decode(value))
+    return [sample(chunks.merge(found), points) for found in parts]
+
+
+def read_all(reader: KvReader, project: Project, number: RunNumber, summary: Summary) -> Columns:
+    """Return every point of a sequence, steps strictly rising."""
+    base = keyspace.points(project, number, summary.key.digest())
+    where = KeyRange(base + _block(keyspace.PREVIEW + 1), base + _block(keyspace.TAIL) + b"\x00")
+    rows = _continued(reader, reader.scan(*where, rows_max=SCAN_ROWS_MAX), where.end)
+    return chunks.merge([chunks.decode(value) for _, value in rows])
+
+
+def _continued(reader: KvReader, rows: list[tuple[bytes, bytes]], end: bytes) -> list[tuple[bytes, bytes]]:
+    """Return `rows` and all that follow up to `end`."""
+    whole = list(rows)
+    while len(rows) == SCAN_ROWS_MAX:
+        rows = reader.scan(rows[-1][0] + b"\x00", end, rows_max=SCAN_ROWS_MAX)
+        whole += rows
+    return whole
+
+
+def _summary_keys(project: Project, refs: Sequence[SequenceRef]) -> list[bytes]:
+    return [keyspace.summary(project, ref.number, ref.key.bucket, ref.key.digest()) for ref in refs]
+
+
+def _block(number: int) -> bytes:
+    return number.to_bytes(4, "big")

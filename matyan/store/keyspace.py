@@ -1,0 +1,202 @@
+"""The map of the database: table of subspaces, and the one place where keys are made.
+
+Every key begins with the project; what belongs to no project begins with the empty text. `docs/reference/keyspace.md`
+is generated from the table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from matyan.engines.kv.protocol import KeyRange
+from matyan.engines.kv.tuples import pack
+from matyan.ids import Project, RunId, RunNumber
+
+_SYSTEM: Final = ""
+
+
+class Subspace(IntEnum):
+    """Second element of every key. Numbers are for ever; gaps are for neighbours to come."""
+
+    APPLIED = 2
+    DEAD_LETTERS = 3
+    RUN_COUNTER = 10
+    RUN_NUMBERS = 11
+    RUNS = 12
+    SYSTEM_PARAMS = 13
+    RUNS_BY_TIME = 14
+    ACTIVE_RUNS = 15
+    UNSETTLED_RUNS = 16
+    SUMMARIES = 20
+    POINTS = 21
+    ITEMS = 22
+    TERMINALS = 23
+    EXPERIMENTS = 30
+    EXPERIMENT_NAMES = 31
+    EXPERIMENT_RUNS = 32
+    TAGS = 40
+    TAG_NAMES = 41
+    TAG_RUNS = 42
+
+
+class Row(NamedTuple):
+    """One line of the map."""
+
+    owner: str
+    key: str
+    value: str
+
+
+TABLE: Final = {
+    Subspace.APPLIED: Row("store/offsets.py", "(log id, topic, partition)", "Applied: next offset, items done of it"),
+    Subspace.DEAD_LETTERS: Row("store/deadletters.py", "(topic, partition, offset, index)", "DeadLetter"),
+    Subspace.RUN_COUNTER: Row("runs/repository.py", "()", "the next run number, uint64 little-endian"),
+    Subspace.RUN_NUMBERS: Row("runs/repository.py", "(run id)", "run number, uint64 little-endian"),
+    Subspace.RUNS: Row("runs/repository.py", "(run number) + piece", "RunDocument, in pieces"),
+    Subspace.SYSTEM_PARAMS: Row("runs/repository.py", "(run number) + piece", "msgpack tree, in pieces"),
+    Subspace.RUNS_BY_TIME: Row("runs/repository.py", "(creation time in us, run number)", "empty"),
+    Subspace.ACTIVE_RUNS: Row("runs/repository.py", "(run number)", "empty"),
+    Subspace.UNSETTLED_RUNS: Row("maintenance/settle.py", "(run number)", "time of the last points in ms, uint64"),
+    Subspace.SUMMARIES: Row("sequences/repository.py", "(run number, bucket, digest)", "Summary"),
+    Subspace.POINTS: Row("sequences/repository.py", "(run number, digest) + block number", "columns"),
+    Subspace.ITEMS: Row("sequences/items.py", "(run number, bucket, digest, step) + piece", "Item, in pieces"),
+    Subspace.TERMINALS: Row("sequences/terminal.py", "(run number)", "Terminal: lines numbered so far, by writer"),
+    Subspace.EXPERIMENTS: Row("catalog/repository.py", "(id)", "Experiment"),
+    Subspace.EXPERIMENT_NAMES: Row("catalog/repository.py", "(digest of the name)", "id"),
+    Subspace.EXPERIMENT_RUNS: Row("catalog/repository.py", "(experiment id, run number)", "empty"),
+    Subspace.TAGS: Row("catalog/repository.py", "(id)", "Tag"),
+    Subspace.TAG_NAMES: Row("catalog/repository.py", "(digest of the name)", "id"),
+    Subspace.TAG_RUNS: Row("catalog/repository.py", "(tag id, run number)", "empty"),
+}
+
+PREVIEW: Final = 0
+TAIL: Final = 2**32 - 1
+
+
+def name_digest(name: str) -> bytes:
+    """Return 16 bytes that stand for a name of any length in keys."""
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def children(prefix: bytes) -> KeyRange:
+    """Return the range of all tuples that continue the packed tuple `prefix`."""
+    return KeyRange(prefix + b"\x00", prefix + b"\xff")
+
+
+def subspace(project: Project, space: Subspace) -> bytes:
+    """Return the common beginning of a subspace's keys."""
+    return pack((project, int(space)))
+
+
+# ---- system
+
+
+def applied(log_id: str, topic: str, partition: int) -> bytes:
+    """Key of a partition's applied offset."""
+    return pack((_SYSTEM, int(Subspace.APPLIED), log_id, topic, partition))
+
+
+def dead_letter(topic: str, partition: int, offset: int, index: int) -> bytes:
+    """Key of one dead letter."""
+    return pack((_SYSTEM, int(Subspace.DEAD_LETTERS), topic, partition, offset, index))
+
+
+def dead_letters() -> KeyRange:
+    """Range of all dead letters."""
+    return children(pack((_SYSTEM, int(Subspace.DEAD_LETTERS))))
+
+
+# ---- runs
+
+
+def run_counter(project: Project) -> bytes:
+    """Key of the next run number."""
+    return pack((project, int(Subspace.RUN_COUNTER)))
+
+
+def run_number(project: Project, run_id: RunId) -> bytes:
+    """Key of a run id's number."""
+    return pack((project, int(Subspace.RUN_NUMBERS), run_id))
+
+
+def run_document(project: Project, number: RunNumber) -> bytes:
+    """Base of a run's document."""
+    return pack((project, int(Subspace.RUNS), number))
+
+
+def system_params(project: Project, number: RunNumber) -> bytes:
+    """Base of a run's system params."""
+    return pack((project, int(Subspace.SYSTEM_PARAMS), number))
+
+
+def run_by_time(project: Project, created_us: int, number: RunNumber) -> bytes:
+    """Key of a run in the order of creation."""
+    return pack((project, int(Subspace.RUNS_BY_TIME), created_us, number))
+
+
+def active_run(project: Project, number: RunNumber) -> bytes:
+    """Key that exists while a run is active."""
+    return pack((project, int(Subspace.ACTIVE_RUNS), number))
+
+
+def unsettled_run(project: Project, number: RunNumber) -> bytes:
+    """Key that exists while a run has points that are not yet stored as compactly as they can be."""
+    return pack((project, int(Subspace.UNSETTLED_RUNS), number))
+
+
+# ---- sequences
+
+
+def summaries(project: Project, number: RunNumber) -> bytes:
+    """Beginning of a run's summaries."""
+    return pack((project, int(Subspace.SUMMARIES), number))
+
+
+def summaries_of(project: Project, number: RunNumber, bucket: int) -> bytes:
+    """Beginning of a run's summaries of one kind."""
+    return pack((project, int(Subspace.SUMMARIES), number, bucket))
+
+
+def summary(project: Project, number: RunNumber, bucket: int, digest: bytes) -> bytes:
+    """Key of a sequence's summary."""
+    return pack((project, int(Subspace.SUMMARIES), number, bucket, digest))
+
+
+def points(project: Project, number: RunNumber, digest: bytes) -> bytes:
+    """Beginning of a scalar sequence's blocks: append four bytes big-endian, PREVIEW, a chunk number or TAIL."""
+    return pack((project, int(Subspace.POINTS), number, digest))
+
+
+def items(project: Project, number: RunNumber, bucket: int, digest: bytes) -> bytes:
+    """Beginning of an object sequence's items."""
+    return pack((project, int(Subspace.ITEMS), number, bucket, digest))
+
+
+def item(project: Project, number: RunNumber, bucket: int, digest: bytes, step: int) -> bytes:
+    """Base of one item."""
+    return pack((project, int(Subspace.ITEMS), number, bucket, digest, step))
+
+
+def terminal(project: Project, number: RunNumber) -> bytes:
+    """Key of the state of a run's terminal log."""
+    return pack((project, int(Subspace.TERMINALS), number))
+
+
+# ---- catalog
+
+
+def entity(project: Project, space: Subspace, entity_id: str) -> bytes:
+    """Key of an experiment or tag."""
+    return pack((project, int(space), entity_id))
+
+
+def entity_name(project: Project, space: Subspace, name: str) -> bytes:
+    """Key that leads from a name to an id."""
+    return pack((project, int(space), name_digest(name)))
+
+
+def entity_run(project: Project, space: Subspace, entity_id: str, number: RunNumber) -> bytes:
+    """Key that says that a run belongs to an experiment or carries a tag."""
+    return pack((project, int(space), entity_id, number))

@@ -1,0 +1,87 @@
+"""Struct <-> value bytes with a version byte; documents in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from matyan.engines.kv.protocol import KvReader, KvTransaction
+from matyan.errors import CorruptedError, TooLargeError
+from matyan.limits import PIECE_BYTES_MAX
+
+T = TypeVar("T")
+
+VERSION: Final = 1
+_PIECES_MAX: Final = 255
+
+
+class RecordCodec(Generic[T]):
+    """One Struct type as value bytes: a version byte, then msgpack."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(kind)
+
+    def encode(self, record: T) -> bytes:
+        """Return the newest form."""
+        return b"\x01" + self._encoder.encode(record)
+
+    def decode(self, value: bytes) -> T:
+        """Read any form ever written.
+
+        Raises:
+            CorruptedError: unknown version, or not this record.
+        """
+        if value[0] != VERSION:
+            raise CorruptedError(f"a record has version {value[0]}, this release reads {VERSION}: update matyan")
+        try:
+            record: T = self._decoder.decode(memoryview(value)[1:])
+        except msgspec.MsgspecError as error:
+            raise CorruptedError(f"a record cannot be read: {error}") from error
+        return record
+
+
+# A document of up to PIECE_BYTES_MAX is one value: its piece count, then the data. A longer one fills further keys.
+
+
+def put_document(tx: KvTransaction, base: bytes, data: bytes) -> None:
+    """Store `data` under `base`, in pieces when it is long, replacing what was there.
+
+    Raises:
+        TooLargeError: more than 255 pieces.
+    """
+    count = max(1, -(-len(data) // PIECE_BYTES_MAX))
+    if count > _PIECES_MAX:
+        raise TooLargeError(f"a document has {len(data)} bytes, limit {_PIECES_MAX * PIECE_BYTES_MAX}")
+    before = tx.get(base + b"\x00")
+    if before is not None and before[0] > count:
+        tx.clear_range(base + bytes([count]), base + b"\xff")
+    for piece in range(count):
+        part = data[piece * PIECE_BYTES_MAX : (piece + 1) * PIECE_BYTES_MAX]
+        tx.put(base + bytes([piece]), bytes([count]) + part if piece == 0 else part)
+
+
+def get_documents(reader: KvReader, bases: Sequence[bytes]) -> list[bytes | None]:
+    """Return the documents stored under `bases`, None where there is none, in two round trips at most."""
+    heads = reader.get_many([base + b"\x00" for base in bases])
+    rest = [
+        base + bytes([piece]) for base, head in zip(bases, heads, strict=True) if head for piece in range(1, head[0])
+    ]
+    tails = iter(reader.get_many(rest)) if rest else iter(())
+    documents: list[bytes | None] = []
+    for head in heads:
+        if head is None:
+            documents.append(None)
+            continue
+        pieces = [head[1:], *(next(tails) for _ in range(1, head[0]))]
+        if None in pieces:
+            raise CorruptedError("a document lacks a piece")
+        documents.append(b"".join(piece for piece in pieces if piece is not None))
+    return documents
+
+
+def clear_document(tx: KvTransaction, base: bytes) -> None:
+    """Delete a document and all its pieces."""
+    tx.clear_range(base + b"\x00", base + b"\xff")

@@ -1,0 +1,117 @@
+"""The bounded pools and run_blocking(); nobody else makes threads for calls.
+
+Threads are a resource of the process, so the pools are too: `blocking` for short engine calls, `query` for searches,
+which burn the processor for as long as their budget allows and must not stand in the way of the former.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, ParamSpec, TypeVar
+
+from matyan.errors import UnavailableError
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+BLOCKING_THREADS: Final = 16
+QUERY_THREADS: Final = 4
+WAITING_MAX: Final = 512
+"""Calls that may wait for a thread of one pool; beyond it a call is refused at once instead of timing out later."""
+
+
+class Pool:
+    """A thread pool whose queue has an end."""
+
+    def __init__(self, name: str, *, threads: int, waiting_max: int = WAITING_MAX) -> None:
+        self._name = name
+        self._calls_max = threads + waiting_max
+        self._calls = 0
+        self._lock = threading.Lock()
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"matyan-{name}")
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run `fn` in a thread of the pool.
+
+        Raises:
+            UnavailableError: too many calls wait already, or the pool is closed.
+        """
+        with self._lock:
+            if self._calls >= self._calls_max:
+                raise UnavailableError(f"the {self._name} pool has {self._calls} calls under way, try again later")
+            self._calls += 1
+        try:
+            future = self._executor.submit(fn, *args, **kwargs)
+        except RuntimeError as error:
+            self._forget()
+            raise UnavailableError(f"the {self._name} pool is closed") from error
+        future.add_done_callback(self._forget)
+        return future
+
+    async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `fn` in a thread of the pool and wait for its result without holding the event loop."""
+        return await asyncio.wrap_future(self.submit(fn, *args, **kwargs))
+
+    def close(self) -> None:
+        """Refuse further calls, drop those that have not begun, wait for those that have."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _forget(self, _: object = None) -> None:
+        with self._lock:
+            self._calls -= 1
+
+
+class _Pools:
+    """The pools of this process; made once, at first use or by `configure`."""
+
+    blocking: Pool | None = None
+    query: Pool | None = None
+
+
+_LOCK = threading.Lock()
+
+
+def configure(*, blocking_threads: int = BLOCKING_THREADS, query_threads: int = QUERY_THREADS) -> None:
+    """Make fresh pools of these sizes, closing older ones. The runner calls this before anything starts."""
+    close()
+    with _LOCK:
+        _Pools.blocking = Pool("blocking", threads=blocking_threads)
+        _Pools.query = Pool("query", threads=query_threads)
+
+
+def close() -> None:
+    """Close the pools; the next use makes new ones of the default sizes."""
+    with _LOCK:
+        pools = (_Pools.blocking, _Pools.query)
+        _Pools.blocking = _Pools.query = None
+    for pool in pools:
+        if pool is not None:
+            pool.close()
+
+
+def blocking_pool() -> Pool:
+    """Return the pool for calls that wait on an engine for a moment."""
+    with _LOCK:
+        if _Pools.blocking is None:
+            _Pools.blocking = Pool("blocking", threads=BLOCKING_THREADS)
+        return _Pools.blocking
+
+
+def query_pool() -> Pool:
+    """Return the pool for searches and everything else that runs for long."""
+    with _LOCK:
+        if _Pools.query is None:
+            _Pools.query = Pool("query", threads=QUERY_THREADS)
+        return _Pools.query
+
+
+async def run_blocking(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a short blocking call (an engine, a service method) off the event loop and return its result.
+
+    Raises:
+        UnavailableError: too many calls wait already.
+    """
+    return await blocking_pool().run(fn, *args, **kwargs)
