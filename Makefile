@@ -36,6 +36,9 @@ fix: $(VENV)/.installed-dev ## format, and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/.installed-dev ## write the pages of docs/reference that are made from the code
+	$(BIN)/python -m tests.support.reference
+
 bench: $(VENV)/.installed-dev ## print this machine's figures, next to Aim's where Aim is installed
 	@$(BIN)/python -m tests.bench.run $(ARGS)
 

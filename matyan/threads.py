@@ -1,7 +1,8 @@
 """The bounded pools and run_blocking(); nobody else makes threads for calls.
 
 Threads are a resource of the process, so the pools are too: `blocking` for short engine calls, `query` for searches,
-which burn the processor for as long as their budget allows and must not stand in the way of the former.
+which burn the processor for as long as their budget allows and must not stand in the way of the former, `upload` for
+uploads, which wait for their clients.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ P = ParamSpec("P")
 
 BLOCKING_THREADS: Final = 16
 QUERY_THREADS: Final = 4
+UPLOAD_THREADS: Final = 8
 WAITING_MAX: Final = 512
 """Calls that may wait for a thread of one pool; beyond it a call is refused at once instead of timing out later."""
 
@@ -30,7 +32,7 @@ class Pool:
         self._name = name
         self._calls_max = threads + waiting_max
         self._calls = 0
-        self._lock = threading.Lock()
+        self._ended = threading.Condition()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"matyan-{name}")
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -39,7 +41,7 @@ class Pool:
         Raises:
             UnavailableError: too many calls wait already, or the pool is closed.
         """
-        with self._lock:
+        with self._ended:
             if self._calls >= self._calls_max:
                 raise UnavailableError(f"the {self._name} pool has {self._calls} calls under way, try again later")
             self._calls += 1
@@ -55,13 +57,16 @@ class Pool:
         """Run `fn` in a thread of the pool and wait for its result without holding the event loop."""
         return await asyncio.wrap_future(self.submit(fn, *args, **kwargs))
 
-    def close(self) -> None:
-        """Refuse further calls, drop those that have not begun, wait for those that have."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+    def close(self, *, timeout_seconds: float | None = None) -> bool:
+        """Refuse further calls, drop those that have not begun, wait for the others; say whether all of them ended."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        with self._ended:
+            return self._ended.wait_for(lambda: self._calls == 0, timeout_seconds)
 
     def _forget(self, _: object = None) -> None:
-        with self._lock:
+        with self._ended:
             self._calls -= 1
+            self._ended.notify_all()
 
 
 class _Pools:
@@ -69,6 +74,7 @@ class _Pools:
 
     blocking: Pool | None = None
     query: Pool | None = None
+    upload: Pool | None = None
 
 
 _LOCK = threading.Lock()
@@ -80,16 +86,15 @@ def configure(*, blocking_threads: int = BLOCKING_THREADS, query_threads: int = 
     with _LOCK:
         _Pools.blocking = Pool("blocking", threads=blocking_threads)
         _Pools.query = Pool("query", threads=query_threads)
+        _Pools.upload = Pool("upload", threads=UPLOAD_THREADS)
 
 
-def close() -> None:
-    """Close the pools; the next use makes new ones of the default sizes."""
+def close(*, timeout_seconds: float | None = None) -> bool:
+    """Close the pools and say whether every call ended in time; the next use makes new pools of the default sizes."""
     with _LOCK:
-        pools = (_Pools.blocking, _Pools.query)
-        _Pools.blocking = _Pools.query = None
-    for pool in pools:
-        if pool is not None:
-            pool.close()
+        pools = (_Pools.blocking, _Pools.query, _Pools.upload)
+        _Pools.blocking = _Pools.query = _Pools.upload = None
+    return all([pool.close(timeout_seconds=timeout_seconds) for pool in pools if pool is not None])  # noqa: C419 - every one is closed, whatever the first says
 
 
 def blocking_pool() -> Pool:
@@ -106,6 +111,14 @@ def query_pool() -> Pool:
         if _Pools.query is None:
             _Pools.query = Pool("query", threads=QUERY_THREADS)
         return _Pools.query
+
+
+def upload_pool() -> Pool:
+    """Return the pool for calls that store what a client is still sending."""
+    with _LOCK:
+        if _Pools.upload is None:
+            _Pools.upload = Pool("upload", threads=UPLOAD_THREADS)
+        return _Pools.upload
 
 
 async def run_blocking(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

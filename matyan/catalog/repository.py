@@ -20,7 +20,7 @@ class Entities(Generic[E]):
     """One kind of named record; names are unique in a project."""
 
     def __init__(self, kind: type[E], *, records: Subspace, names: Subspace, runs: Subspace) -> None:
-        self._codec = RecordCodec(kind)
+        self._codec: RecordCodec[E] = RecordCodec(kind)
         self._records = records
         self._names = names
         self._runs = runs
@@ -64,6 +64,23 @@ class Entities(Generic[E]):
     def unlink(self, tx: KvTransaction, project: Project, entity_id: str, number: RunNumber) -> None:
         """Note that a run no longer belongs here."""
         tx.clear(keyspace.entity_run(project, self._runs, entity_id, number))
+
+    def list_runs(
+        self,
+        reader: KvReader,
+        project: Project,
+        entity_id: str,
+        *,
+        before: RunNumber | None = None,
+        rows_max: int = SCAN_ROWS_MAX,
+    ) -> Sequence[RunNumber]:
+        """Return runs that belong here, the greatest number (the newest run) first, beginning below `before`."""
+        begin, end = keyspace.children(keyspace.entity(project, self._runs, entity_id))
+        if before is not None:
+            end = keyspace.entity_run(project, self._runs, entity_id, before)
+        return [
+            RunNumber(keyspace.last_number(key)) for key, _ in reader.scan(begin, end, rows_max=rows_max, reverse=True)
+        ]
 
     def count_runs(self, reader: KvReader, project: Project, entity_id: str) -> int:
         """Return how many runs belong here, archived ones included."""

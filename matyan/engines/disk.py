@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -62,7 +64,12 @@ def make_directory(disk: Disk, path: Path) -> None:
         return
     make_directory(disk, path.parent)
     path.mkdir(exist_ok=True)
-    disk.sync_directory(path.parent)
+    try:
+        disk.sync_directory(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.rmdir()  # or the next caller would take it for durable
+        raise
 
 
 def unavailable(error: OSError, what: str, path: Path) -> UnavailableError:
@@ -72,7 +79,16 @@ def unavailable(error: OSError, what: str, path: Path) -> UnavailableError:
             f"{what} cannot write under {path}: {_FULL[error.errno]}; free space there and try again"
         )
     reason = os.strerror(error.errno) if error.errno else str(error)
-    return UnavailableError(f"{what} cannot write under {path}: {reason.lower()}; check that disk")
+    return UnavailableError(f"{what} fails under {path}: {reason.lower()}; check that disk")
+
+
+@contextlib.contextmanager
+def reporting(what: str, path: Path) -> Iterator[None]:
+    """Turn an OSError inside into the UnavailableError that users see."""
+    try:
+        yield
+    except OSError as error:
+        raise unavailable(error, what, path) from error
 
 
 def replace_file(disk: Disk, path: Path, data: bytes) -> None:

@@ -127,5 +127,7 @@ async def refuse_handshake(receive: Receive, send: Send, *, status: int, text: s
     """Answer a WebSocket handshake with an HTTP status, by the ASGI extension that Granian offers."""
     await receive()
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"retry-after", b"1")]
-    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})  # type: ignore[typeddict-item, misc, unused-ignore]  # an extension of ASGI that Litestar's types lack
-    await send({"type": "websocket.http.response.body", "body": text.encode()})  # type: ignore[typeddict-item, misc, unused-ignore]  # likewise
+    start: Any = {"type": "websocket.http.response.start", "status": status, "headers": headers}
+    body: Any = {"type": "websocket.http.response.body", "body": text.encode()}
+    await send(start)
+    await send(body)

@@ -33,6 +33,16 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """A range without colon, `5`, means `5:` (else everything)."""
     excluded_params_are_empty: bool
     """With `exclude_params` the params are sent as `{}` (else left out)."""
+    activity_by_day: bool
+    """Activity maps count runs by day (else by hour)."""
+    note_uuids: bool
+    """Notes have UUIDs for ids, and lists name their owner (else integers)."""
+    logs_among_traces: bool
+    """Run info has empty lists for `logs` and `log_records` (else nothing)."""
+    artifact_base_names: bool
+    """An artifact's name is the last part of its path (else the whole path)."""
+    logger_info: bool
+    """Log records say where they were logged."""
 
 
 AIM: Final = Dialect(
@@ -47,6 +57,11 @@ AIM: Final = Dialect(
     log_tail_lines=201,
     bare_range_is_start=True,
     excluded_params_are_empty=False,
+    activity_by_day=False,
+    note_uuids=False,
+    logs_among_traces=True,
+    artifact_base_names=False,
+    logger_info=False,
 )
 MATYAN: Final = Dialect(
     name="matyan",
@@ -60,6 +75,11 @@ MATYAN: Final = Dialect(
     log_tail_lines=200,
     bare_range_is_start=False,
     excluded_params_are_empty=True,
+    activity_by_day=True,
+    note_uuids=True,
+    logs_among_traces=False,
+    artifact_base_names=True,
+    logger_info=True,
 )
 DIALECTS: Final = (AIM, MATYAN)
 

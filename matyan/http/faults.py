@@ -74,7 +74,7 @@ def faults_of(request: Request[Any, Any, Any], error: ValidationException) -> li
 
 
 def _fault(request: Request[Any, Any, Any], item: Mapping[str, Any], error: ValidationException) -> Fault:
-    source, message = str(item.get("source", "body")), str(item.get("message", ""))
+    source, message = str(getattr(item.get("source"), "value", "body")), str(item.get("message", ""))
     if source != "body":
         key = str(item.get("key", ""))
         given = request.query_params.get(key) if source == "query" else request.headers.get(key)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from litestar import Response
@@ -29,7 +29,13 @@ STREAM_TYPE: Final = "application/octet-stream"
 MakeIterator = Callable[[], Iterator[bytes]]
 
 
-async def stream(make: MakeIterator, *, pool: Pool | None = None, content_type: str = STREAM_TYPE) -> Response[Any]:
+async def stream(
+    make: MakeIterator,
+    *,
+    pool: Pool | None = None,
+    content_type: str = STREAM_TYPE,
+    headers: Mapping[str, str] | None = None,
+) -> Response[Any]:
     """Run `make()` and its iterator on the query pool; return the response that sends what it yields.
 
     Returns when the first bytes are there (or the end), so an error before them is an ordinary error answer. After
@@ -47,19 +53,20 @@ async def stream(make: MakeIterator, *, pool: Pool | None = None, content_type: 
     except BaseException:
         flow.stop()
         raise
-    return StreamResponse(flow, content_type)
+    return StreamResponse(flow, content_type, headers or {})
 
 
 class StreamResponse(Response[None]):
     """A response whose body is still being made."""
 
-    def __init__(self, flow: _Flow, content_type: str) -> None:
-        super().__init__(None, media_type=content_type)
+    def __init__(self, flow: _Flow, content_type: str, headers: Mapping[str, str]) -> None:
+        super().__init__(None, media_type=content_type, headers=headers)
         self._flow = flow
+        self._extra = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
     def to_asgi_response(self, *_: Any, **__: Any) -> ASGIApp:  # type: ignore[override]  # any ASGI app will do
         """Return the ASGI app that sends the body."""
-        return _Sender(self._flow, str(self.media_type))
+        return _Sender(self._flow, [(b"content-type", str(self.media_type).encode()), *self._extra])
 
 
 class _Flow:
@@ -165,9 +172,9 @@ class _Flow:
 class _Sender:
     """Sends a flow as a chunked body and watches for the client's leaving."""
 
-    def __init__(self, flow: _Flow, content_type: str) -> None:
+    def __init__(self, flow: _Flow, headers: list[tuple[bytes, bytes]]) -> None:
         self._flow = flow
-        self._headers = [(b"content-type", content_type.encode())]
+        self._headers = headers
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
         """Send until the end, the client's leaving or the server's stop."""

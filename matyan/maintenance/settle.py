@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 from matyan.clock import Clock
-from matyan.engines.kv.protocol import KvEngine
-from matyan.engines.kv.tuples import unpack
+from matyan.engines.kv.protocol import KvEngine, KvTransaction
 from matyan.ids import Project, RunNumber
 from matyan.limits import SCAN_ROWS_MAX
 from matyan.runs import repository as runs
@@ -30,7 +30,7 @@ def settle_quiet_runs(kv: KvEngine, project: Project, clock: Clock, *, all_runs:
     settled = 0
     while rows := kv.read(lambda reader: reader.scan(begin, end, rows_max=SCAN_ROWS_MAX)):  # noqa: B023 (called at once)
         for key, value in rows:
-            number = RunNumber(unpack(key)[-1])
+            number = RunNumber(keyspace.last_number(key))
             is_quiet = _MILLISECONDS.unpack(value)[0] < quiet_before_ms
             if all_runs or is_quiet or _has_ended(kv, project, number):
                 _settle_run(kv, project, number, key, value)
@@ -48,6 +48,11 @@ def _settle_run(kv: KvEngine, project: Project, number: RunNumber, key: bytes, v
     (summaries,) = kv.read(lambda reader: sequences.list_summaries(reader, project, [number], Bucket.METRIC))
     for at in range(0, len(summaries), _SEQUENCES_PER_TRANSACTION):
         refs = [SequenceRef(number, summary.key) for summary in summaries[at : at + _SEQUENCES_PER_TRANSACTION]]
-        kv.write(lambda tx: [sequences.settle(tx, project, ref) for ref in refs], durable=False)  # noqa: B023 (likewise)
+        kv.write(lambda tx: _settle_sequences(tx, project, refs), durable=False)  # noqa: B023 (called at once)
     # Points that came meanwhile have set the key anew, and it stays.
     kv.write(lambda tx: tx.clear(key) if tx.get(key) == value else None, durable=False)
+
+
+def _settle_sequences(tx: KvTransaction, project: Project, refs: Sequence[SequenceRef]) -> None:
+    for ref in refs:
+        sequences.settle(tx, project, ref)

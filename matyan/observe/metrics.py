@@ -16,7 +16,7 @@ from prometheus_client.exposition import generate_latest
 # Otherwise every counter brings a second series with the time of its creation, which nobody asks for.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the package is typed, this function is not
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+CONTENT_TYPE: Final = "text/plain; version=0.0.4"
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _HTTP_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -8,7 +8,6 @@ from typing import Final, NamedTuple
 
 from matyan.catalog import repository as catalog
 from matyan.engines.kv.protocol import KvReader, KvTransaction
-from matyan.engines.kv.tuples import unpack
 from matyan.ids import Project, RunId, RunNumber
 from matyan.limits import SCAN_ROWS_MAX
 from matyan.runs.model import Run, RunDocument
@@ -113,7 +112,7 @@ def list_newest(
     """Return runs by time of creation, newest first, beginning behind the position `after`."""
     begin, end = keyspace.children(keyspace.subspace(project, Subspace.RUNS_BY_TIME))
     rows = reader.scan(begin, end if after is None else after, rows_max=rows_max, reverse=True)
-    return [Listed(RunNumber(unpack(key)[-1]), key) for key, _ in rows]
+    return [Listed(RunNumber(keyspace.last_number(key)), key) for key, _ in rows]
 
 
 def position(reader: KvReader, project: Project, run_id: RunId) -> bytes | None:
@@ -128,7 +127,7 @@ def position(reader: KvReader, project: Project, run_id: RunId) -> bytes | None:
 def list_active(reader: KvReader, project: Project) -> list[RunNumber]:
     """Return the runs that have not ended, oldest number first."""
     begin, end = keyspace.children(keyspace.subspace(project, Subspace.ACTIVE_RUNS))
-    return [RunNumber(unpack(key)[-1]) for key, _ in reader.scan(begin, end, rows_max=SCAN_ROWS_MAX)]
+    return [RunNumber(keyspace.last_number(key)) for key, _ in reader.scan(begin, end, rows_max=SCAN_ROWS_MAX)]
 
 
 def count(reader: KvReader, project: Project) -> int:

@@ -102,7 +102,12 @@ def merge(parts: Sequence[Columns]) -> Columns:
     if len(filled) <= 1:
         merged = filled[0] if filled else EMPTY
     else:
-        merged = Columns(*(np.concatenate(column) for column in zip(*filled, strict=True)))
+        merged = Columns(
+            np.concatenate([part.steps for part in filled]),
+            np.concatenate([part.values for part in filled]),
+            np.concatenate([part.epochs for part in filled]),
+            np.concatenate([part.times for part in filled]),
+        )
     if _is_rising(merged.steps):
         return merged
     order = np.argsort(merged.steps, kind="stable")
@@ -115,7 +120,7 @@ def merge(parts: Sequence[Columns]) -> Columns:
 
 def take(columns: Columns, rows: NDArray[Any] | slice) -> Columns:
     """Return the rows chosen by an index array, a mask or a slice."""
-    return Columns(*(column[rows] for column in columns))
+    return Columns(columns.steps[rows], columns.values[rows], columns.epochs[rows], columns.times[rows])
 
 
 def cut(columns: Columns, points: int) -> Iterator[Columns]:
@@ -147,7 +152,7 @@ def _missing(n: int) -> Float64s:
 
 
 def _decompress(data: bytes) -> NDArray[Any]:
-    column = standalone.simple_decompress(data)
+    column: NDArray[Any] | None = standalone.simple_decompress(data)
     if column is None:
         raise CorruptedError("a chunk has an empty column")
     return column

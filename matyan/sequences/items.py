@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from matyan.engines.kv.protocol import KvReader, KvTransaction
-from matyan.engines.kv.tuples import unpack
 from matyan.errors import CorruptedError
 from matyan.ids import Project, RunNumber
 from matyan.limits import SCAN_ROWS_MAX
@@ -56,24 +55,28 @@ def read_range(
     *,
     begin: int | None = None,
     end: int | None = None,
+    rows_max: int = SCAN_ROWS_MAX,
 ) -> Iterator[tuple[int, Item]]:
-    """Yield the items of `begin <= step < end`, ascending; None is an open end."""
+    """Yield the items of `begin <= step < end`, ascending; None is an open end.
+
+    `rows_max` bounds what one scan brings into memory: callers that stop early ask for few.
+    """
     digest = key.digest()
     whole = keyspace.children(keyspace.items(project, number, key.bucket, digest))
     low = whole.begin if begin is None else keyspace.item(project, number, key.bucket, digest, begin)
     high = whole.end if end is None else keyspace.item(project, number, key.bucket, digest, end)
     base, pieces = b"", [b""]
-    while low < high and (rows := reader.scan(low, high, rows_max=SCAN_ROWS_MAX)):
+    while low < high and (rows := reader.scan(low, high, rows_max=rows_max)):
         for row_key, value in rows:
             if row_key[-1] == _FIRST_PIECE:
                 if base:
-                    yield unpack(base)[-1], decode(b"".join(pieces))
+                    yield keyspace.last_number(base), decode(b"".join(pieces))
                 base, pieces = row_key[:-1], [value[1:]]
             else:
                 pieces.append(value)
         low = rows[-1][0] + b"\x00"
     if base:
-        yield unpack(base)[-1], decode(b"".join(pieces))
+        yield keyspace.last_number(base), decode(b"".join(pieces))
 
 
 def list_steps(reader: KvReader, project: Project, number: RunNumber, key: SequenceKey) -> list[int]:
@@ -82,6 +85,6 @@ def list_steps(reader: KvReader, project: Project, number: RunNumber, key: Seque
     low, high = keyspace.children(prefix)
     steps: list[int] = []
     while rows := reader.scan(low, high, rows_max=SCAN_ROWS_MAX):
-        steps += [unpack(row_key[:-1])[-1] for row_key, _ in rows if row_key[-1] == _FIRST_PIECE]
+        steps += [keyspace.last_number(row_key[:-1]) for row_key, _ in rows if row_key[-1] == _FIRST_PIECE]
         low = rows[-1][0] + b"\x00"
     return steps

@@ -114,6 +114,8 @@ def settle(tx: KvTransaction, project: Project, ref: SequenceRef) -> None:
         return
     base = keyspace.points(project, ref.number, ref.key.digest())
     if len(summary.small_chunks) > 1:
+        if len(tail):
+            _preview(tx, base, tail)
         tail = _merge_small(tx, base, summary, tail)
         put_summary(tx, project, ref.number, summary)
     tx.put(base + _block(keyspace.TAIL), chunks.encode_chunk(tail) if len(tail) else chunks.encode_raw(tail))
@@ -121,15 +123,20 @@ def settle(tx: KvTransaction, project: Project, ref: SequenceRef) -> None:
 
 def _flush(tx: KvTransaction, base: bytes, summary: Summary, points: Columns) -> Columns:
     """Move the tail's points into chunks and the preview; return what stays in the tail."""
-    preview = tx.get(base + _block(keyspace.PREVIEW))
-    known = chunks.EMPTY if preview is None else chunks.decode(preview)
-    thinned = sample(chunks.merge([known, points]), SAMPLE_POINTS_MAX)
-    tx.put(base + _block(keyspace.PREVIEW), chunks.encode_chunk(thinned))
+    _preview(tx, base, points)
     summary.chunked = True
     if len(points) < CHUNK_POINTS_MAX and len(summary.small_chunks) + 1 < SMALL_CHUNKS_MAX:
         summary.small_chunks = (*summary.small_chunks, _put_chunk(tx, base, summary, points))
         return chunks.EMPTY
     return _merge_small(tx, base, summary, points)
+
+
+def _preview(tx: KvTransaction, base: bytes, points: Columns) -> None:
+    """Let points that leave the tail enter the preview."""
+    before = tx.get(base + _block(keyspace.PREVIEW))
+    known = chunks.EMPTY if before is None else chunks.decode(before)
+    thinned = sample(chunks.merge([known, points]), SAMPLE_POINTS_MAX)
+    tx.put(base + _block(keyspace.PREVIEW), chunks.encode_chunk(thinned))
 
 
 def _merge_small(tx: KvTransaction, base: bytes, summary: Summary, points: Columns) -> Columns:

@@ -71,6 +71,11 @@ class StoredMetric(NamedTuple):
     number: RunNumber
     summary: Summary
 
+    @property
+    def place(self) -> tuple[RunNumber, str]:
+        """Run and context: what a metric shares with its x axis."""
+        return self.number, self.summary.context
+
 
 def metric_key(name: str, context: dict[str, Any] | None) -> SequenceKey:
     """Return the identity of a metric."""

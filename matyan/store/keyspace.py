@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from matyan.engines.kv.protocol import KeyRange
-from matyan.engines.kv.tuples import pack
+from matyan.engines.kv.tuples import pack, unpack
 from matyan.ids import Project, RunId, RunNumber
 
 _SYSTEM: Final = ""
@@ -39,6 +39,13 @@ class Subspace(IntEnum):
     TAGS = 40
     TAG_NAMES = 41
     TAG_RUNS = 42
+    APPS = 50
+    DASHBOARDS = 51
+    REPORTS = 52
+    NOTE_COUNTER = 53
+    RUN_NOTES = 54
+    EXPERIMENT_NOTES = 55
+    PINNED_SEQUENCES = 56
 
 
 class Row(NamedTuple):
@@ -69,6 +76,13 @@ TABLE: Final = {
     Subspace.TAGS: Row("catalog/repository.py", "(id)", "Tag"),
     Subspace.TAG_NAMES: Row("catalog/repository.py", "(digest of the name)", "id"),
     Subspace.TAG_RUNS: Row("catalog/repository.py", "(tag id, run number)", "empty"),
+    Subspace.APPS: Row("catalog/documents.py", "(id) + piece", "App, in pieces"),
+    Subspace.DASHBOARDS: Row("catalog/documents.py", "(id) + piece", "Dashboard, in pieces"),
+    Subspace.REPORTS: Row("catalog/documents.py", "(id) + piece", "Report, in pieces"),
+    Subspace.NOTE_COUNTER: Row("catalog/notes.py", "()", "the next note number, uint64 little-endian"),
+    Subspace.RUN_NOTES: Row("catalog/notes.py", "(run number, note number) + piece", "Note, in pieces"),
+    Subspace.EXPERIMENT_NOTES: Row("catalog/notes.py", "(experiment id, note number) + piece", "Note, in pieces"),
+    Subspace.PINNED_SEQUENCES: Row("catalog/documents.py", "() + piece", "JSON list of name and context, in pieces"),
 }
 
 PREVIEW: Final = 0
@@ -78,6 +92,13 @@ TAIL: Final = 2**32 - 1
 def name_digest(name: str) -> bytes:
     """Return 16 bytes that stand for a name of any length in keys."""
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def last_number(key: bytes) -> int:
+    """Return the number that ends a key: a run number, a step."""
+    number = unpack(key)[-1]
+    assert isinstance(number, int)
+    return number
 
 
 def children(prefix: bytes) -> KeyRange:
@@ -200,3 +221,21 @@ def entity_name(project: Project, space: Subspace, name: str) -> bytes:
 def entity_run(project: Project, space: Subspace, entity_id: str, number: RunNumber) -> bytes:
     """Key that says that a run belongs to an experiment or carries a tag."""
     return pack((project, int(space), entity_id, number))
+
+
+# ---- documents
+
+
+def note_counter(project: Project) -> bytes:
+    """Key of the next note number."""
+    return pack((project, int(Subspace.NOTE_COUNTER)))
+
+
+def notes(project: Project, space: Subspace, owner: str | RunNumber) -> bytes:
+    """Beginning of the notes of a run or experiment."""
+    return pack((project, int(space), owner))
+
+
+def note(project: Project, space: Subspace, owner: str | RunNumber, number: int) -> bytes:
+    """Base of one note."""
+    return pack((project, int(space), owner, number))

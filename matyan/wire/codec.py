@@ -20,20 +20,22 @@ _encoder: Final = msgspec.msgpack.Encoder()
 _envelopes: Final = msgspec.msgpack.Decoder(Envelope)
 
 
-def _decode_extension(code: int, data: memoryview) -> object:
+def decode_extension(code: int, data: memoryview) -> object:
+    """Undo `tag_big_integers`: the `ext_hook` of every msgpack decoder of ours."""
     if code == _BIG_INTEGER:
         return int(bytes(data))
     raise ValueError(f"unknown extension {code}")
 
 
-_trees: Final = msgspec.msgpack.Decoder(ext_hook=_decode_extension)
+_trees: Final = msgspec.msgpack.Decoder(ext_hook=decode_extension)
 
 
-def _tag_big_integers(value: object) -> object:
+def tag_big_integers(value: object) -> object:
+    """Return JSON-like data with integers beyond 64 bit as extensions, which msgpack can carry."""
     if isinstance(value, dict):
-        return {key: _tag_big_integers(item) for key, item in value.items()}
+        return {key: tag_big_integers(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_tag_big_integers(item) for item in value]
+        return [tag_big_integers(item) for item in value]
     if isinstance(value, int) and not _INT64_MIN <= value <= _UINT64_MAX:
         return msgspec.msgpack.Ext(_BIG_INTEGER, str(value).encode())
     return value
@@ -44,7 +46,7 @@ def encode_tree(tree: object) -> bytes:
     try:
         return _encoder.encode(tree)
     except OverflowError:
-        return _encoder.encode(_tag_big_integers(tree))
+        return _encoder.encode(tag_big_integers(tree))
 
 
 def decode_tree(data: bytes) -> Any:

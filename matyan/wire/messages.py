@@ -15,7 +15,7 @@ import msgspec
 from matyan.limits import STEP_MAX, STEP_MIN
 
 Step = Annotated[int, msgspec.Meta(ge=STEP_MIN, le=STEP_MAX)]
-Moment = datetime | float | None
+Moment = Annotated[datetime, msgspec.Meta(tz=True)] | float | None
 """Client time: ISO 8601 with zone, or seconds since 1970-01-01 UTC; None means the time of arrival."""
 
 NO_CONTEXT: Final = msgspec.Raw(b"null")
@@ -147,9 +147,9 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     received_ms: int
     """Arrival at the gateway: milliseconds since 1970-01-01 UTC."""
     encoding: str
-    """`json`: payload is a client frame the typed decoder takes; `msgpack`: a list of commands that needed the tolerant
-    path (NaN, huge integers); both zstd-compressed."""
+    """How the payload is decoded; see `wire/frames.py`."""
     payload: bytes
+    """The client's frame, zstd-compressed."""
     refusals: tuple[Refusal, ...] = ()
     writer: str = ""
     """Identity of the connection or SDK writer."""

@@ -228,30 +228,33 @@ class EmbeddedKv:
                 if found is None:
                     txn.put(_FORMAT_KEY, _FORMAT)
             env.sync(True)
+            for directory in (self._path, self._path.parent):  # a new file is safe when its name is
+                _sync_path(directory)
         except lmdb.Error as error:
             raise self._our_error(error) from error
         return found or _FORMAT
 
     def _our_error(self, error: lmdb.Error) -> Exception:
         """Return what a caller is told instead of LMDB's error."""
+        if isinstance(error, _DAMAGED):
+            return CorruptedError(f"the key-value store at {self._path} is damaged: {error}")
+        if error.code == errno.EBUSY:
+            return RuntimeError("a write inside the function of another write would wait for itself")
+        return UnavailableError(self._what_is_wrong(error))
+
+    def _what_is_wrong(self, error: lmdb.Error) -> str:
         store = f"the key-value store at {self._path}"
         if isinstance(error, lmdb.MapFullError):
             map_bytes = self._env().info()["map_size"]
-            return UnavailableError(f"{store} reached its map size of {map_bytes} bytes: raise it and restart")
+            return f"{store} reached its map size of {map_bytes} bytes, nothing was written: raise it and restart"
         if isinstance(error, lmdb.MapResizedError):
-            return UnavailableError(f"{store} outgrew the map size of this process: raise it and restart")
+            return f"{store} outgrew the map size of this process: raise it and restart"
         if error.code in _FULL_ERRNOS or (error.code == errno.EIO and _is_nearly_full(self._path)):
-            return UnavailableError(f"the disk under {store} is full, nothing was written: free some space")
+            return f"the disk under {store} is full, nothing was written: free some space"
         if error.code == errno.EIO or isinstance(error, lmdb.PanicError):
-            self._failure = (
-                f"the disk under {store} failed ({error}): check it and restart; no more is written until then"
-            )
-            return UnavailableError(self._failure)
-        if isinstance(error, _DAMAGED):
-            return CorruptedError(f"{store} is damaged: {error}")
-        if error.code == errno.EBUSY:
-            return RuntimeError("a write inside the function of another write would wait for itself")
-        return UnavailableError(f"{store} failed: {error}")
+            self._failure = f"the disk under {store} failed, no more is written: check it and restart ({error})"
+            return self._failure
+        return f"{store} failed: {error}"
 
 
 def _open_environment(path: Path, map_bytes: int) -> lmdb.Environment:
@@ -264,7 +267,8 @@ def _open_environment(path: Path, map_bytes: int) -> lmdb.Environment:
                 metasync=False,
                 mode=0o700,
                 max_readers=_READERS_MAX,
-                max_spare_txns=1,
+                # No spare transactions: a forked child that drops its copy would free the parent's. They save 0.07 us.
+                max_spare_txns=0,
                 lib_version=_LMDB_MAJOR,
             )
         except lmdb.MemoryError:  # small address spaces: `ulimit -v`, some arm64 kernels

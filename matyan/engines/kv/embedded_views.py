@@ -17,14 +17,12 @@ import lmdb
 from matyan.engines.kv.budget import WriteBudget, check_range_end
 from matyan.engines.kv.protocol import KeyRange, Pair
 from matyan.errors import InvalidArgumentError
-from matyan.limits import KEY_BYTES_MAX, SCAN_ROWS_MAX
+from matyan.limits import SCAN_ROWS_MAX
 
 _STAMP_KEY: Final = b"\xff/matyan/versionstamp"
 _STAMP_COUNTER_BYTES: Final = 8
 _STAMP_TAIL: Final = b"\x00\x00"
 """FoundationDB's last two bytes order the transactions of one batch; here the counter orders all of them."""
-_BOUND_BYTES_MAX: Final = KEY_BYTES_MAX + 1
-"""No key lies between a longer bound and its first bytes, so bounds are cut here (LMDB takes at most 511)."""
 _COUNTER_MASK: Final = 2**64 - 1
 _DELTA_MIN: Final = -(2**63)
 _DELTA_MAX: Final = 2**63 - 1
@@ -42,7 +40,7 @@ class EmbeddedReader:
         """Return the value, or None when the key is missing."""
         try:
             return self._live().get(key)
-        except lmdb.BadValsizeError:  # empty or longer than any key can be
+        except lmdb.BadValsizeError:  # the empty key, which LMDB cannot hold
             return None
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -149,8 +147,8 @@ class EmbeddedTransaction(EmbeddedReader):
             raise InvalidArgumentError(f"delta {delta} of counter {key!r} is not a signed 64-bit integer")
         self._live()
         self._budget.charge_key(key, _STAMP_COUNTER_BYTES)
-        # Sums wrap and other sizes are cut or filled with zeros, as FoundationDB does it.
-        stored = int.from_bytes((self.get(key) or b"")[:8], "little")
+        # Sums wrap, and other sizes are cut or filled with zeros, as FoundationDB does it.
+        stored = int.from_bytes(self.get(key) or b"", "little")
         self._pending[key] = ((stored + delta) & _COUNTER_MASK).to_bytes(8, "little")
 
     def put_versionstamped(self, prefix: bytes, suffix: bytes, value: bytes) -> None:
@@ -186,11 +184,14 @@ class EmbeddedTransaction(EmbeddedReader):
         # In key order neighbours share pages, so LMDB touches each page once. Keys differ, values are never compared.
         changes = sorted(self._pending.items())
         self._pending = {}
+        puts: list[Pair] = []
         for key, value in changes:
             if value is None:
                 txn.delete(key)
+            else:
+                puts.append((key, value))
         with txn.cursor() as cursor:
-            cursor.putmulti([change for change in changes if change[1] is not None])
+            cursor.putmulti(puts)
 
 
 def _check_scan(end: bytes, rows_max: int) -> None:
@@ -201,12 +202,12 @@ def _check_scan(end: bytes, rows_max: int) -> None:
 
 def _seek(cursor: lmdb.Cursor[bytes], key: bytes) -> bool:
     """Move to the first row at or after `key`; False when there is none."""
-    return cursor.set_range(key[:_BOUND_BYTES_MAX]) if key else cursor.first()
+    return cursor.set_range(key) if key else cursor.first()  # LMDB knows no empty key
 
 
 def _ascending(cursor: lmdb.Cursor[bytes], begin: bytes, end: bytes, rows_max: int) -> list[Pair]:
     rows: list[Pair] = []
-    if begin >= end or not _seek(cursor, begin):  # an iterator on an unplaced cursor would start at the first row
+    if not _seek(cursor, begin):  # an iterator on an unplaced cursor would start at the first row
         return rows
     for row in islice(cursor.iternext(), rows_max):
         if row[0] >= end:
@@ -217,7 +218,7 @@ def _ascending(cursor: lmdb.Cursor[bytes], begin: bytes, end: bytes, rows_max: i
 
 def _descending(cursor: lmdb.Cursor[bytes], begin: bytes, end: bytes, rows_max: int) -> list[Pair]:
     rows: list[Pair] = []
-    if begin >= end or not (cursor.prev() if _seek(cursor, end) else cursor.last()):
+    if not (cursor.prev() if _seek(cursor, end) else cursor.last()):
         return rows
     for row in islice(cursor.iterprev(), rows_max):
         if row[0] < begin:

@@ -66,7 +66,7 @@ class EmbeddedConsumer:
 
     def assignment(self) -> Sequence[TopicPartition]:
         """Return the partitions assigned now; none before the first `poll`."""
-        return list(self._cursors)
+        return sorted(self._cursors)
 
     def poll(self, *, records_max: int, timeout_seconds: float) -> dict[TopicPartition, list[LogRecord]]:
         """Return the next records of every assigned partition; see LogConsumer.

@@ -74,6 +74,7 @@ class Partition:
             self._end_offset += len(records)
         # A killed process may have left names that are not durable yet.
         self._disk.sync_directory(directory)
+        self._disk.sync_directory(directory.parent)
         self._fd = os.open(self._active.path, os.O_RDWR)
         self._suspect = False
 
@@ -139,7 +140,7 @@ class Partition:
         # After a failed fsync the kernel marks the pages clean and forgets the error, so a second fsync would lie
         # (https://wiki.postgresql.org/wiki/Fsync_Errors). Nothing of them is trusted: the file is opened again and cut
         # back to what an earlier sync confirmed; the cut also rewrites the last page that both share.
-        self.close()
+        self._release()
         self._fd = os.open(self._active.path, os.O_RDWR)
         self._disk.truncate(self._fd, self._active.size_bytes)
         self._disk.sync(self._fd)
@@ -176,7 +177,12 @@ class Partition:
         return is_large or now_seconds - active.since_ms / 1000 >= ROLL_AGE_SECONDS
 
     def close(self) -> None:
-        """Release the file."""
+        """Take back what was refused and is still in the file, if the disk lets us; release the file."""
+        if self._suspect:
+            self.roll_back()
+        self._release()
+
+    def _release(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

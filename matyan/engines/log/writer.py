@@ -100,6 +100,7 @@ class Writer:
         self._queue = queue
         self._files = files
         self._clock = clock
+        self._is_failing = False
 
     def run(self) -> None:
         """Commit group after group."""
@@ -111,9 +112,10 @@ class Writer:
                     results = self._commit(live)
             except Exception as error:  # noqa: BLE001 (a dead writer would leave every later append waiting for ever)
                 self._queue.release(group)
-                _fail(live, error)
+                self._fail(live, error)
             else:
                 self._queue.release(group)
+                self._is_failing = False
                 for request, appended in zip(live, results, strict=True):
                     request.future.set_result(appended)
 
@@ -153,10 +155,11 @@ class Writer:
             results.append(appended)
         return results
 
-
-def _fail(group: Sequence[Request], error: Exception) -> None:
-    logger.error("append to the log failed", extra={"requests": len(group)}, exc_info=error)
-    if not isinstance(error, MatyanError):
-        error = UnavailableError(f"the log cannot take records: {error}")
-    for request in group:
-        request.future.set_exception(error)
+    def _fail(self, group: Sequence[Request], error: Exception) -> None:
+        if not self._is_failing:  # said once, or the log file of a full disk would fill it further
+            logger.error("appends to the log fail", exc_info=error)
+        self._is_failing = True
+        if not isinstance(error, MatyanError):
+            error = UnavailableError(f"the log cannot take records: {error}")
+        for request in group:
+            request.future.set_exception(error)

@@ -1,0 +1,103 @@
+"""BlobService: uploads of clients, and reads of what they uploaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from matyan.blobs.uris import BlobUris
+from matyan.engines.blob.protocol import BlobEngine, BlobInfo, BlobStream, PresignedPut
+from matyan.engines.blob.uploads import LocalUploads
+from matyan.errors import InvalidArgumentError, NotFoundError
+from matyan.ids import DEFAULT_PROJECT, Project, check_run_id
+from matyan.limits import ARTIFACT_PATH_BYTES_MAX
+
+PRESIGNED_SECONDS: Final = 3600
+"""How long an upload may be begun after it was asked for."""
+
+
+def blob_key(project: Project, run_id: str, path: str) -> str:
+    """Return where the file of a run lies; a run id holds no slash, so the key says whose it is."""
+    return f"{project}/{run_id}/{path}"
+
+
+class BlobService:
+    """Files of runs in the object store."""
+
+    def __init__(self, *, blobs: BlobEngine, uris: BlobUris, base_path: str = "") -> None:
+        """Put the engine to use.
+
+        Args:
+            blobs: the object store.
+            uris: the names that clients were given.
+            base_path: what stands before `/api` in the addresses of this server, as in `EdgeOptions`.
+        """
+        self._blobs = blobs
+        self._uris = uris
+        self._base_path = base_path
+
+    def presign(
+        self, run_id: str, path: str, *, content_type: str, origin: str, project: Project = DEFAULT_PROJECT
+    ) -> PresignedPut:
+        """Return how a client uploads one file of a run, which need not exist yet.
+
+        Args:
+            run_id: the run, known or not.
+            path: the artifact's path in the run; any text, `..` and `?` included.
+            content_type: what is to be uploaded; the upload may say otherwise.
+            origin: scheme, host and port at which the client reached us.
+            project: whose run it is.
+
+        Raises:
+            InvalidArgumentError: no name for a run, or no path, or one that is too long.
+        """
+        size = len(path.encode(errors="surrogatepass"))
+        if not 1 <= size <= ARTIFACT_PATH_BYTES_MAX:
+            raise InvalidArgumentError(
+                f"the artifact path has {size} bytes; it needs 1, limit {ARTIFACT_PATH_BYTES_MAX}"
+            )
+        key = blob_key(project, check_run_id(run_id), path)
+        base_url = f"{origin}{self._base_path}"
+        return self._blobs.presign_put(
+            key, content_type=content_type, expires_seconds=PRESIGNED_SECONDS, base_url=base_url
+        )
+
+    def store(self, token: str, chunks: Iterable[bytes]) -> BlobInfo:
+        """Store the upload that a presigned address allowed; `chunks` is read as it comes.
+
+        Raises:
+            InvalidArgumentError: the token is not ours, was changed, or has expired.
+            NotFoundError: this object store takes uploads itself.
+            UnavailableError: the disk is full; nothing changed.
+        """
+        if not isinstance(self._blobs, LocalUploads):
+            raise NotFoundError("uploads go to the object store itself")
+        allowed = self._blobs.verify_put(token)
+        return self._blobs.put(allowed.key, chunks, content_type=allowed.content_type)
+
+    def read_many(self, uris: Sequence[str], *, project: Project = DEFAULT_PROJECT) -> Iterator[tuple[str, bytes]]:
+        """Yield (uri, content) in the order asked, each once. What is not there (yet), or not ours, is left out."""
+        for uri in dict.fromkeys(uris):
+            content = self._read(uri, project)
+            if content is not None:
+                yield uri, content
+
+    def open(self, run_id: str, path: str, *, project: Project = DEFAULT_PROJECT) -> BlobStream:
+        """Open a file of a run.
+
+        Raises:
+            NotFoundError: there is no such file.
+        """
+        stream = self._blobs.open(blob_key(project, run_id, path))
+        if stream is None:
+            raise NotFoundError("Artifact not found.")
+        return stream
+
+    def _read(self, uri: str, project: Project) -> bytes | None:
+        try:
+            address = self._uris.open(uri)
+        except InvalidArgumentError:
+            return None
+        if address.project != project:
+            return None
+        return self._blobs.get(blob_key(project, address.run_id, address.path))

@@ -1,0 +1,190 @@
+"""Arguments -> one role or one maintenance command; no logic.
+
+argparse, since it is there: a library would bring its import time (30 to 100 ms) to every call of `matyan`, for a
+dozen options. Every command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+if TYPE_CHECKING:
+    from matyan.settings import Settings
+
+EXIT_FAILED: Final = 1
+EXIT_CONFIGURATION: Final = 2
+
+TRY_IT: Final = """\
+Try it (pip install matyan-client):
+
+    from matyan_client import Run
+    run = Run(repo="{url}", experiment="hello")
+    run["hparams"] = {{"learning_rate": 0.001, "batch_size": 32}}
+    for step in range(100):
+        run.track(1 / (step + 1), name="loss", step=step, context={{"subset": "train"}})
+    run.close()
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code: 0, 1 for a failure, 2 for what the user can put right."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    from matyan.errors import ConfigurationError, MatyanError  # noqa: PLC0415 - `--help` needs nothing
+
+    try:
+        return command(options)
+    except ConfigurationError as error:
+        return _complain(error.message, EXIT_CONFIGURATION)
+    except MatyanError as error:
+        return _complain(error.message, EXIT_FAILED)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `matyan config show | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; `docs/reference/cli.md` is made from it."""
+    parser = argparse.ArgumentParser(
+        prog="matyan", description="A self-hosted tracker for machine-learning experiments."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_up(commands)
+    demo = _command(commands, "demo", _demo, "log a small realistic training to a running server")
+    demo.add_argument("--url", default="http://127.0.0.1:53800", help="the server (default: %(default)s)")
+    _command(commands, "roles", _roles, "print which parts each role runs")
+    config = commands.add_parser("config", help="print settings")
+    config_commands = config.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    show = _command(config_commands, "show", _config_show, "print what differs from the defaults")
+    show.add_argument("--all", action="store_true", help="print every setting, as a settings file")
+    _add_common(show)
+    compact = _command(commands, "compact", _compact, "give disk space of deleted data back (the server is stopped)")
+    _add_common(compact)
+    _command(commands, "version", _version, "print the version")
+    for name in ("serve", "frontier", "ingest", "control"):
+        _command(commands, name, _not_yet, "run one role apart (not part of this version)")
+    return parser
+
+
+def _add_up(commands: Any) -> None:
+    up = _command(commands, "up", _up, "run everything in one process: UI, API, ingestion, storage")
+    up.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    up.add_argument("--port", type=int, help="port of UI and API (default: 53800; the next one serves the same)")
+    up.add_argument("--base-path", help="path prefix of everything, such as /tracker")
+    up.add_argument("--no-ui", action="store_true", help="serve no web UI")
+    up.add_argument("--read-only", action="store_true", help="refuse edits and deletions of runs and experiments")
+    up.add_argument(
+        "--insecure-allow-remote", action="store_true", help="listen on another address though there is no login yet"
+    )
+    _add_common(up)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--home", help="directory of the data (default: .matyan, or MATYAN_HOME)")
+    parser.add_argument("--config", type=Path, help="settings file in TOML (or MATYAN_CONFIG)")
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=run, name=name)
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    from matyan.settings import load  # noqa: PLC0415 - see the module's docstring
+
+    flags: dict[str, Any] = {
+        "data.home": getattr(options, "home", None),
+        "http.host": getattr(options, "host", None),
+        "http.port": getattr(options, "port", None),
+        "http.base_path": getattr(options, "base_path", None),
+        "http.ui": "none" if getattr(options, "no_ui", False) else None,
+        "http.read_only": getattr(options, "read_only", False) or None,
+        "http.allow_remote": getattr(options, "insecure_allow_remote", False) or None,
+    }
+    if flags["http.port"] is not None:
+        # The second port follows the first: else two servers could not stand side by side.
+        flags["http.extra_ports"] = [flags["http.port"] + 1] if flags["http.port"] else []
+    file = options.config or (Path(os.environ["MATYAN_CONFIG"]) if "MATYAN_CONFIG" in os.environ else None)
+    return load(file=file, flags={path: value for path, value in flags.items() if value is not None})
+
+
+def _up(options: argparse.Namespace) -> int:
+    from matyan.roles.local import run_local  # noqa: PLC0415 - see the module's docstring
+
+    run_local(_settings(options), announce=lambda url: _announce(url, sys.stdout))
+    return 0
+
+
+def _announce(url: str, out: TextIO) -> None:
+    print(f"matyan is up: {url}\n\n{TRY_IT.format(url=url.rstrip('/'))}\nStop with Ctrl-C.", file=out, flush=True)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    try:
+        from matyan.demo import run_demo  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
+    except ImportError as error:
+        return _complain(f"the demo needs the extra `demo`: pip install 'matyan-tracker[demo]' ({error})", EXIT_FAILED)
+    run_demo(options.url)
+    return 0
+
+
+def _roles(_: argparse.Namespace) -> int:
+    from matyan.roles.table import COMING_ROLES, ROLES, start_order  # noqa: PLC0415 - see the module's docstring
+
+    for role in ROLES:
+        _say(f"{role:10} {' '.join(start_order(role))}")
+    for role in COMING_ROLES:
+        _say(f"{role:10} (comes with the distributed engines)")
+    return 0
+
+
+def _config_show(options: argparse.Namespace) -> int:
+    from matyan.settings import as_toml, differences  # noqa: PLC0415 - see the module's docstring
+
+    settings = _settings(options)
+    if options.all:
+        _say(as_toml(settings), end="")
+        return 0
+    for path, value in differences(settings).items():
+        _say(f"{path} = {value!r}")
+    return 0
+
+
+def _compact(options: argparse.Namespace) -> int:
+    from matyan.roles.local import compact_store  # noqa: PLC0415 - see the module's docstring
+
+    before, after = compact_store(_settings(options))
+    _say(f"the store took {before:,} bytes, now it takes {after:,}")
+    return 0
+
+
+def _version(_: argparse.Namespace) -> int:
+    from importlib.metadata import version  # noqa: PLC0415 - see the module's docstring
+
+    _say(f"matyan {version('matyan-tracker')}")
+    return 0
+
+
+def _not_yet(options: argparse.Namespace) -> int:
+    text = (
+        f"`matyan {options.name}` needs the engines for FoundationDB, Kafka and S3, which are not part of this version"
+    )
+    return _complain(f"{text}; `matyan up` runs everything in one process", EXIT_CONFIGURATION)
+
+
+def _say(text: str, end: str = "\n") -> None:
+    print(text, end=end)  # noqa: T201 - the command's output
+
+
+def _complain(text: str, code: int) -> int:
+    print("\n".join(f"matyan: {line}" for line in text.splitlines()), file=sys.stderr)  # noqa: T201 - the command's output
+    return code

@@ -1,0 +1,110 @@
+"""make_app(routes, services): health, metrics and version routes; one app for every role."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from litestar import Litestar, Response, Router, get
+from litestar.connection import ASGIConnection
+from litestar.di import Provide
+from litestar.exceptions import PermissionDeniedException
+from litestar.handlers import BaseRouteHandler
+from litestar.types import ControllerRouterHandler, Guard
+
+from matyan.http.answers import json_response
+from matyan.http.connections import Connections
+from matyan.http.dialect import DIALECTS
+from matyan.http.edge import Edge, EdgeOptions, check_base_path
+from matyan.http.errors import EXCEPTION_HANDLERS
+from matyan.http.health import OPS_ROUTES, Health
+from matyan.http.requests import JsonRequest
+from matyan.limits import BODY_BYTES_MAX
+from matyan.observe.metrics import Metrics
+
+DISTRIBUTION: Final = "matyan-tracker"
+FDB_API_VERSION: Final = 730
+
+REFUSED_WHEN_READ_ONLY: Final[Mapping[str, bool]] = {"refused_when_read_only": True}
+"""`opt=REFUSED_WHEN_READ_ONLY` on a handler: 403 on a read-only server (rest-api section 2)."""
+
+
+def make_app(
+    routes: Sequence[ControllerRouterHandler],
+    *,
+    services: Mapping[str, object] | None = None,
+    root_routes: Sequence[ControllerRouterHandler] = (),
+    metrics: Metrics | None = None,
+    health: Health | None = None,
+    connections: Connections | None = None,
+    edge: EdgeOptions | None = None,
+    read_only: bool = False,
+) -> Litestar:
+    """Make the ASGI app.
+
+    Args:
+        routes: controllers and handlers of the REST API; each is mounted under every dialect's prefix and answers with
+            and without a slash at the end.
+        services: what handlers may ask for by name, `runs: NamedDependency[RunService]`.
+        root_routes: handlers with absolute paths: WebSockets, uploads.
+        metrics: where requests are counted; also served at `/metrics/`.
+        health: what `/health/ready/` asks.
+        connections: the connections under way, for the server that drains them.
+        edge: base path, pages, allowed origins.
+        read_only: refuse handlers marked REFUSED_WHEN_READ_ONLY.
+    """
+    metrics, health, edge = metrics or Metrics(), health or Health(), edge or EdgeOptions()
+    provided = {"metrics": metrics, "health": health, **(services or {})}
+    mounts = [
+        Router(prefix.prefix, route_handlers=[api_version, *routes], dependencies={"dialect": _constant(prefix)})
+        for prefix in DIALECTS
+    ]
+    app = Litestar(
+        [*OPS_ROUTES, *root_routes, *mounts],
+        dependencies={name: _constant(service) for name, service in provided.items()},
+        exception_handlers=EXCEPTION_HANDLERS,
+        guards=_guards(read_only=read_only),
+        request_class=JsonRequest,
+        request_max_body_size=BODY_BYTES_MAX,
+        openapi_config=None,
+        logging_config=None,
+    )
+    app.asgi_handler = Edge(
+        app.asgi_handler,
+        api_roots={route.path.split("/")[1] for route in app.routes},
+        page=edge.page,
+        connections=connections or Connections(metrics),
+        policy=edge.policy,
+        metrics=metrics,
+        base_path=check_base_path(edge.base_path),
+    )
+    return app
+
+
+def package_version() -> str:
+    """Return the installed version of this package."""
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0+unknown"
+
+
+@get("/version")
+async def api_version() -> Response[bytes]:
+    """Return the version, in the words that matyan-client prints."""
+    return json_response(
+        {"version": package_version(), "component": "backend", "fdb_api_version": FDB_API_VERSION},
+    )
+
+
+def _constant(value: object) -> Provide:
+    return Provide(lambda: value, sync_to_thread=False)
+
+
+def _guards(*, read_only: bool) -> list[Guard]:
+    def refuse(_: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        if read_only and handler.opt.get("refused_when_read_only"):
+            raise PermissionDeniedException("Forbidden")
+
+    return [refuse] if read_only else []

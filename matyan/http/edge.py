@@ -1,0 +1,160 @@
+"""What every request passes before the routes: host and origin, base path, page or API, request id, counting, gzip."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+import msgspec
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from matyan.http.answers import json_bytes
+from matyan.http.compression import GzipJson, accepts_gzip
+from matyan.http.connections import Connections, refuse_handshake
+from matyan.http.dialect import dialect_of
+from matyan.http.errors import error_body
+from matyan.http.origins import Headers, OriginPolicy
+from matyan.observe.logs import bound
+from matyan.observe.metrics import Metrics
+
+_OPS: Final = ("/health/", "/metrics")
+"""Answered with and without the base path: probes know nothing of it."""
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Edge:
+    """The outermost ASGI app."""
+
+    def __init__(
+        self,
+        api: ASGIApp,
+        *,
+        api_roots: Collection[str],
+        page: ASGIApp | None,
+        connections: Connections,
+        policy: OriginPolicy,
+        metrics: Metrics,
+        base_path: str,
+    ) -> None:
+        self._api = api
+        self._api_roots = frozenset(api_roots)
+        self._page = page
+        self._connections = connections
+        self._policy = policy
+        self._metrics = metrics
+        self._base_path = base_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        headers = dict(scope["headers"])
+        with bound(request=secrets.token_hex(6)):
+            if scope["type"] == ScopeType.WEBSOCKET:
+                await self._socket(scope, receive, send, headers)
+            else:
+                await self._request(scope, receive, send, headers)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send, headers: Mapping[bytes, bytes]) -> None:
+        host = headers.get(b"host", b"").decode("latin-1")
+        if not self._policy.knows_host(host) or self._policy.refuses("WEBSOCKET", headers):
+            await refuse_handshake(receive, send, status=403, text="this origin may not connect")
+        elif not self._strip_base_path(scope):
+            await refuse_handshake(receive, send, status=404, text="not found")
+        else:
+            await self._connections.serve_socket(self._api, scope, receive, send)
+
+    async def _request(self, scope: Any, receive: Receive, send: Send, headers: Mapping[bytes, bytes]) -> None:
+        answer = _Answer(send, self._policy.answer_headers(headers))
+        began = time.monotonic()
+        try:
+            if (preflight := self._policy.preflight(scope["method"], headers)) is not None:
+                await _reply(send, 200, b"OK", preflight)
+            elif not self._policy.knows_host(headers.get(b"host", b"").decode("latin-1")):
+                text = "unknown host name; add it to http.allowed_hosts if it is this server's"
+                await _refuse(answer, scope, 403, text, "forbidden")
+            elif self._policy.refuses(scope["method"], headers):
+                await _refuse(answer, scope, 403, "this origin may not change anything", "forbidden")
+            else:
+                await self._dispatch(scope, receive, answer, headers)
+        finally:
+            self._count(scope, answer.status, time.monotonic() - began)
+
+    async def _dispatch(self, scope: Any, receive: Receive, send: Send, headers: Mapping[bytes, bytes]) -> None:
+        if self._base_path and scope["path"] == self._base_path:
+            await _reply(send, 307, b"", [(b"location", f"{self._base_path}/".encode())])
+        elif not self._strip_base_path(scope) or "//" in scope["path"]:
+            await _reply(send, 404, b'{"detail":"Not Found"}', [(b"content-type", b"application/json")])
+        elif self._page is not None and self._is_page(scope, headers):
+            scope["path_template"] = "(page)"
+            await self._connections.serve_request(self._page, scope, receive, send)
+        else:
+            sender: Any = GzipJson(send) if accepts_gzip(headers) else send
+            await self._connections.serve_request(self._api, scope, receive, sender)
+
+    def _strip_base_path(self, scope: Any) -> bool:
+        """Take the base path off; return False when the request lies outside of it."""
+        path, base = scope["path"], self._base_path
+        if not base or path.startswith(_OPS):
+            return True
+        if not path.startswith(f"{base}/"):
+            return False
+        scope["path"] = path[len(base) :]
+        scope["raw_path"] = scope["path"].encode()
+        return True
+
+    def _is_page(self, scope: Any, headers: Mapping[bytes, bytes]) -> bool:
+        """Tell pages of the UI from the API. `/api` is a page, `/api/` is not; `/metrics` is both (rest-api 1, 14)."""
+        path = scope["path"]
+        if path == "/metrics":
+            wanted = headers.get(b"accept", b"text/html")
+            return b"openmetrics" not in wanted and not wanted.startswith(b"text/plain")
+        root, slash, _ = path[1:].partition("/")
+        return root not in self._api_roots or (root == "api" and not slash)
+
+    def _count(self, scope: Any, status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        labels = (method, scope.get("path_template") or "(none)", f"{status // 100}xx")
+        self._metrics.http_requests.labels(*labels).inc()
+        self._metrics.http_request_seconds.labels(*labels).observe(seconds)
+
+
+class _Answer:
+    """An ASGI `send` that notes the status and adds headers to the head."""
+
+    def __init__(self, send: Send, headers: Headers) -> None:
+        self._send = send
+        self._headers = headers
+        self.status = 0
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*message["headers"], *self._headers]}
+        await self._send(message)
+
+
+async def _refuse(send: Any, scope: Any, status: int, text: str, name: str) -> None:
+    body = json_bytes(error_body(dialect_of(scope["path"]), status, text, name=name))
+    await _reply(send, status, body, [(b"content-type", b"application/json")])
+
+
+async def _reply(send: Any, status: int, body: bytes, headers: Headers) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def check_base_path(text: str) -> str:
+    """Return the base path in its one form: empty, or `/a/b` without a slash at the end."""
+    stripped = text.strip("/")
+    return f"/{stripped}" if stripped else ""
+
+
+class EdgeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How the app stands in its surroundings."""
+
+    base_path: str = ""
+    policy: OriginPolicy = msgspec.field(default_factory=OriginPolicy)
+    page: ASGIApp | None = None

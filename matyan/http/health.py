@@ -1,0 +1,71 @@
+"""Liveness, readiness and metrics: what probes and scrapers ask."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from litestar import Response, get
+from litestar.di import NamedDependency
+
+from matyan.http.answers import json_response
+from matyan.observe.metrics import CONTENT_TYPE, Metrics
+from matyan.threads import run_blocking
+
+logger = logging.getLogger(__name__)
+
+Check = Callable[[], None]
+"""Returns when the thing works, raises when it does not. May block for a moment."""
+
+
+class Health:
+    """What must work for this process to be ready."""
+
+    def __init__(self) -> None:
+        self._checks: dict[str, Check] = {}
+        self.draining = False
+        """Set when the server begins to stop: balancers are to send no more."""
+
+    def add(self, name: str, check: Check) -> None:
+        """Make readiness depend on `check`."""
+        self._checks[name] = check
+
+    def run(self) -> dict[str, str]:
+        """Run every check; return `ok` or the reason for each."""
+        found = {name: _outcome(name, check) for name, check in self._checks.items()}
+        return found | {"server": "stopping"} if self.draining else found
+
+
+def _outcome(name: str, check: Check) -> str:
+    try:
+        check()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+        logger.warning("health check failed", extra={"check": name, "error": str(error)})
+        return str(error) or type(error).__name__
+    return "ok"
+
+
+@get("/health/live")
+async def live() -> Response[bytes]:
+    """Say that the process answers."""
+    return json_response({"status": "ok"})
+
+
+@get("/health/ready")
+async def ready(health: NamedDependency[Health]) -> Response[bytes]:
+    """Say whether requests should come here; 503 when not."""
+    checks = await run_blocking(health.run)
+    is_ready = all(outcome == "ok" for outcome in checks.values())
+    body: dict[str, Any] = {"status": "ok" if is_ready else "degraded", "checks": checks}
+    return json_response(body, status=200 if is_ready else 503)
+
+
+@get("/metrics")
+async def scrape(metrics: NamedDependency[Metrics]) -> Response[bytes]:
+    """Return every metric as Prometheus text."""
+    text = await run_blocking(metrics.exposition)
+    return Response(text, media_type=CONTENT_TYPE)
+
+
+OPS_ROUTES = (live, ready, scrape)

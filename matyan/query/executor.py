@@ -1,0 +1,257 @@
+"""The stages of a search: runs that may match -> those that do, with their sequences -> samples of these.
+
+A search is a chain of generators that pass on batches of one type. A `CandidateSource` says which runs may match, the
+newest first; `read_candidates` reads them in short transactions, `with_summaries` adds their sequences, `narrow` asks
+the query, `first` ends the search early. A planner replaces the source and nothing else.
+"""
+
+from __future__ import annotations
+
+import ast
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, repeat
+from typing import Final, NamedTuple, Protocol
+
+from matyan.engines.kv.protocol import KvEngine, KvReader
+from matyan.ids import Project, RunNumber
+from matyan.query.language import Query
+from matyan.runs import repository as runs
+from matyan.runs.model import Run
+from matyan.runs.repository import Listed
+from matyan.sequences import repository as sequences
+from matyan.sequences.model import Bucket, Columns, Float64s, SequenceKey, Summary
+from matyan.sequences.repository import SequenceRef
+from matyan.sequences.sampling import align
+from matyan.sequences.service import ALL_POINTS, StoredMetric, read_whole
+
+RUNS_PER_READ: Final = (64, 128, 256, 512)
+"""Runs that each transaction reads; the last number goes on. It begins small, since many searches end there."""
+SUMMARIES_PER_READ: Final = 8192
+"""About how many sequence records one transaction reads: a run can have a hundred thousand."""
+SEQUENCES_PER_READ: Final = 256
+POINTS_PER_READ: Final = 500_000
+"""Bounds of one transaction that reads samples: 16 MB of columns, besides a first sequence of any length."""
+SLICE_SECONDS: Final = 0.2
+"""A slow query hands on what it found so far this often."""
+
+
+class Candidate(NamedTuple):
+    """A run that may match, or does."""
+
+    place: int
+    """1 for the first run of the source."""
+    run: Run
+    summaries: Sequence[Summary] = ()
+    """Its sequences as far as they were read and not filtered out."""
+
+
+class Batch(NamedTuple):
+    """Candidates on their way. An empty one is passed on too: it tells that the search is alive."""
+
+    candidates: list[Candidate]
+    checked: int
+    """Place of the last run so far that counts as looked at; 0 when none does."""
+
+
+class Trace(NamedTuple):
+    """A selected metric with its sample, and its x axis (values, steps) when one was asked for and found."""
+
+    summary: Summary
+    sample: Columns
+    axis: tuple[Float64s, Float64s] | None
+
+
+class PlacedTrace(NamedTuple):
+    """A trace and its place among those of its run, from 0."""
+
+    candidate: Candidate
+    place: int
+    trace: Trace
+
+
+class CandidateSource(Protocol):
+    """Where the runs come from that a query may be true of."""
+
+    def list_runs(self, reader: KvReader, project: Project, *, after: bytes | None, rows_max: int) -> list[Listed]:
+        """Return the next `rows_max` runs behind the position `after`, newest first; fewer only at the end."""
+
+
+class AllRuns:
+    """Every run there is."""
+
+    def list_runs(self, reader: KvReader, project: Project, *, after: bytes | None, rows_max: int) -> list[Listed]:
+        """Return the next runs in the order of creation."""
+        return runs.list_newest(reader, project, after=after, rows_max=rows_max)
+
+
+class WorkClock:
+    """Seconds of work: time without the waits for whoever takes the results.
+
+    A slow client must not use up the budget of its search.
+    """
+
+    def __init__(self, monotonic_seconds: Callable[[], float] = time.monotonic) -> None:
+        self._now = monotonic_seconds
+        self._waited_seconds = 0.0
+
+    def seconds(self) -> float:
+        """Return seconds of work, from an arbitrary start."""
+        return self._now() - self._waited_seconds
+
+    def metered(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass `chunks` on; the time until the next one is asked for does not count."""
+        for chunk in chunks:
+            began = self._now()
+            yield chunk
+            self._waited_seconds += self._now() - began
+
+
+def reads_sequences(query: Query) -> bool:
+    """Return whether the query looks at `run.metrics`, so that a run's sequences must be read before it is asked."""
+    return any(isinstance(node, ast.Attribute) and node.attr == "metrics" for node in ast.walk(query.tree))
+
+
+class _Page(NamedTuple):
+    listed: list[Listed]
+    runs: list[Run]
+
+
+def read_candidates(
+    kv: KvEngine, source: CandidateSource, project: Project, *, after: bytes | None = None, system_params: bool
+) -> Iterator[Batch]:
+    """Yield the runs of `source` behind the position `after`, one transaction a batch."""
+    place = 0
+    for rows_max in chain(RUNS_PER_READ, repeat(RUNS_PER_READ[-1])):
+
+        def read(reader: KvReader, after: bytes | None = after, rows_max: int = rows_max) -> _Page:
+            listed = source.list_runs(reader, project, after=after, rows_max=rows_max)
+            numbers = [entry.number for entry in listed]
+            return _Page(listed, runs.load(reader, project, numbers, system_params=system_params))
+
+        listed, found = kv.read(read)
+        if listed:
+            places = {entry.number: number for number, entry in enumerate(listed, place + 1)}
+            place += len(listed)
+            yield Batch([Candidate(places[run.number], run) for run in found], place)
+        if len(listed) < rows_max:
+            return
+        after = listed[-1].position
+
+
+def narrow(
+    batches: Iterable[Batch],
+    keep: Callable[[Candidate], Candidate | None],
+    clock: WorkClock,
+    *,
+    counts_all: bool = True,
+) -> Iterator[Batch]:
+    """Yield what `keep` makes of the candidates, without None, in smaller batches when that takes long.
+
+    Args:
+        counts_all: whether a run that is dropped counts as looked at; it does not when a search of sequences asks the
+            part of its query that is about the run alone (contract, metric search).
+    """
+    checked = 0
+    for batch in batches:
+        kept: list[Candidate] = []
+        due = clock.seconds() + SLICE_SECONDS
+        for candidate in batch.candidates:
+            found = keep(candidate)
+            if found is not None:
+                kept.append(found)
+            if counts_all or found is not None:
+                checked = candidate.place
+            if clock.seconds() > due:
+                yield Batch(kept, checked)
+                kept, due = [], clock.seconds() + SLICE_SECONDS
+        if counts_all:
+            checked = batch.checked
+        yield Batch(kept, checked)
+
+
+def with_summaries(
+    kv: KvEngine, project: Project, batches: Iterable[Batch], bucket: Bucket | None = None
+) -> Iterator[Batch]:
+    """Yield the candidates with their sequences of one kind or of all, so many at once as their number allows."""
+    runs_max = RUNS_PER_READ[0]
+    for batch in batches:
+        rest = batch.candidates
+        while rest:
+            part, rest = rest[:runs_max], rest[runs_max:]
+            numbers = [candidate.run.number for candidate in part]
+            found = kv.read(lambda reader, numbers=numbers: sequences.list_summaries(reader, project, numbers, bucket))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            yield Batch(
+                [candidate._replace(summaries=each) for candidate, each in zip(part, found, strict=True)],
+                batch.checked if not rest else part[-1].place,
+            )
+            average = max(1, sum(map(len, found)) // len(part))
+            runs_max = max(1, min(RUNS_PER_READ[-1], 2 * runs_max, SUMMARIES_PER_READ // average))
+        if not batch.candidates:
+            yield batch
+
+
+def first(batches: Iterable[Batch], runs_max: int) -> Iterator[Batch]:
+    """Yield up to `runs_max` candidates (0 for all), and read no further than the last of them."""
+    left = runs_max
+    for batch in batches:
+        if left and len(batch.candidates) >= left:
+            kept = batch.candidates[:left]
+            yield Batch(kept, kept[-1].place)
+            return
+        left -= len(batch.candidates) if left else 0
+        yield batch
+
+
+def read_traces(kv: KvEngine, project: Project, batch: Batch, *, points: int, x_axis: str) -> Iterator[PlacedTrace]:
+    """Yield all sequences of all candidates, in order, with samples, bounded parts of them per transaction.
+
+    Args:
+        kv: the store.
+        project: the project.
+        batch: candidates whose sequences are metrics.
+        points: size of a sample, -1 for all points.
+        x_axis: name of the metric, looked up in the same run and context, whose values are the x axis; empty for none.
+    """
+    wanted = [(candidate, place) for candidate in batch.candidates for place in range(len(candidate.summaries))]
+    metrics = [StoredMetric(candidate.run.number, candidate.summaries[place]) for candidate, place in wanted]
+    for begin, end in _parts(metrics, points):
+        part = metrics[begin:end]
+        traces = kv.read(lambda reader, part=part: _sample(reader, project, part, points, x_axis))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        for (candidate, place), trace in zip(wanted[begin:end], traces, strict=True):
+            yield PlacedTrace(candidate, place, trace)
+
+
+def _parts(metrics: Sequence[StoredMetric], points: int) -> Iterator[tuple[int, int]]:
+    """Yield begin and end of what one transaction reads."""
+    begin, size = 0, 0
+    for end, metric in enumerate(metrics):
+        count = metric.summary.count if points == ALL_POINTS else min(points, metric.summary.count)
+        if end > begin and (end - begin == SEQUENCES_PER_READ or size + count > POINTS_PER_READ):
+            yield begin, end
+            begin, size = end, 0
+        size += count
+    if begin < len(metrics):
+        yield begin, len(metrics)
+
+
+def _sample(
+    reader: KvReader, project: Project, metrics: Sequence[StoredMetric], points: int, x_axis: str
+) -> list[Trace]:
+    samples = sequences.read_samples(reader, project, metrics, points)
+    axes = _read_axes(reader, project, metrics, x_axis) if x_axis else {}
+    return [
+        Trace(metric.summary, sample, align(sample, axes[metric.place]) if metric.place in axes else None)
+        for metric, sample in zip(metrics, samples, strict=True)
+    ]
+
+
+def _read_axes(
+    reader: KvReader, project: Project, metrics: Sequence[StoredMetric], name: str
+) -> dict[tuple[RunNumber, str], Columns]:
+    """Return the x-axis metric of each run and context that has one."""
+    wanted = list(dict.fromkeys(metric.place for metric in metrics))
+    refs = [SequenceRef(number, SequenceKey(Bucket.METRIC, name, context)) for number, context in wanted]
+    found = sequences.get_summaries(reader, project, refs)
+    known = [StoredMetric(number, axis) for (number, _), axis in zip(wanted, found, strict=True) if axis is not None]
+    return dict(zip([axis.place for axis in known], read_whole(reader, project, known), strict=True))

@@ -1,0 +1,160 @@
+"""The query language: text -> checked, compiled expression that selects runs or sequences."""
+
+from __future__ import annotations
+
+import ast
+import logging
+from functools import cached_property
+from types import FunctionType
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from matyan.errors import InvalidArgumentError
+from matyan.query import syntax
+from matyan.query.policy import compile_body, is_constant, make_globals
+from matyan.query.sandbox import Budget, QueryBudgetError
+from matyan.query.syntax import RUN
+from matyan.query.vocabulary import RANDOM_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+logger = logging.getLogger(__name__)
+
+VARIABLES: Final = frozenset({RUN, "metric", "images", "texts", "distributions", "audios", "figures"})
+"""What a search evaluates per row; each but `run` is seen beside `run`."""
+_SYSTEM_PARAMS: Final = "__system_params"
+
+
+class Predicate:
+    """One compiled expression."""
+
+    def __init__(self, body: ast.expr, *, parameters: tuple[str, ...], budget: Budget) -> None:
+        """Compile; `body` is changed."""
+        self._parameters = parameters
+        self._budget = budget
+        code = compile_body(body, parameters)
+        names = make_globals(budget)
+        # The code's value is the function, as for any module: no eval() in the path of a query.
+        self._function = FunctionType(code, names)()
+
+    def matches(self, namespace: Mapping[str, object]) -> bool:
+        """Return whether the row that the names stand for is selected. What fails to evaluate is not.
+
+        Args:
+            namespace: `run`, and the sequence under the search's own word if the expression is about one.
+
+        Raises:
+            QueryBudgetError: the search has used up its time, or this row its steps.
+        """
+        arguments = [namespace[name] for name in self._parameters]
+        self._budget.begin_row()
+        try:
+            return bool(self._function(*arguments))
+        except QueryBudgetError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong in a query only loses the row (contract)
+            logger.debug("query failed on a row", extra={"error": repr(error)})
+            return False
+
+
+class Split(NamedTuple):
+    """A query as two predicates: a sequence is selected if and only if its run passes the first and it the second."""
+
+    run: Predicate | None
+    """Sees `run` alone. None: every run passes."""
+    sequence: Predicate | None
+    """None: every sequence passes."""
+
+
+class Query:
+    """A checked query. Belongs to one search in one thread, because its budget does."""
+
+    def __init__(self, text: str, *, variable: str, budget: Budget) -> None:
+        """Check and compile; `compile_query` is the door."""
+        self.text = text
+        self.variable = variable
+        self.budget = budget
+        self._prepared = syntax.prepare(text, variable=variable)
+        syntax.check(self._prepared)
+        self.tree = syntax.parse(self._prepared)
+        """The checked tree, the default filter included. Not to be changed."""
+        self._parameters = (RUN,) if variable == RUN else (RUN, variable)
+        self._predicate = self._compile(self._fresh_body())
+
+    def matches(self, namespace: Mapping[str, object]) -> bool:
+        """Return whether a row is selected; see `Predicate.matches`."""
+        return self._predicate.matches(namespace)
+
+    @cached_property
+    def mentions_sequence(self) -> bool:
+        """Whether a part of the query is about the sequence."""
+        return self.variable != RUN and self.variable in _names_read(self.tree)
+
+    @cached_property
+    def may_read_system_params(self) -> bool:
+        """Whether `__system_params` must be in the runs' params; False is certain."""
+        if any(isinstance(node, ast.Constant) and node.value == _SYSTEM_PARAMS for node in ast.walk(self.tree)):
+            return True
+        return any(_is_computed_key(node) for node in ast.walk(self.tree))
+
+    @cached_property
+    def split(self) -> Split:
+        """The top-level conjunction, cut in what depends on `run` alone and the rest."""
+        apart = RANDOM_NAMES | ({self.variable} - {RUN})
+        if not apart & _names_read(self.tree):
+            return Split(Predicate(self._fresh_body(), parameters=(RUN,), budget=self.budget), None)
+        # With `:=`, one conjunct may need what another assigned; so rare that it is not worth a closer look.
+        if any(isinstance(node, ast.NamedExpr) for node in ast.walk(self.tree)):
+            return Split(None, self._predicate)
+        conjuncts = _conjuncts(self._fresh_body())
+        about_run = [part for part in conjuncts if not apart & _names_read(part)]
+        about_sequence = [part for part in conjuncts if apart & _names_read(part)]
+        run = Predicate(_join(about_run), parameters=(RUN,), budget=self.budget) if about_run else None
+        return Split(run, self._compile(_join(about_sequence)))
+
+    def _fresh_body(self) -> ast.expr:
+        """Return a copy of the tree's body that compilation may change; parsing is faster than copying."""
+        return syntax.parse(self._prepared).body
+
+    def _compile(self, body: ast.expr) -> Predicate:
+        return Predicate(body, parameters=self._parameters, budget=self.budget)
+
+
+def compile_query(text: str, *, variable: str, budget: Budget | None = None) -> Query:
+    """Return the query that a search's text asks for.
+
+    Args:
+        text: as the client sent it; an empty one selects everything that is not archived.
+        variable: the word of the search, one of VARIABLES.
+        budget: what the search may spend, running from its creation; by default one with the default limits.
+
+    Raises:
+        QuerySyntaxError: it is no Python expression; positions as CPython gives them.
+        InvalidArgumentError: it uses what queries may not use, or is too large.
+    """
+    if variable not in VARIABLES:
+        raise InvalidArgumentError(f"no search is called {variable!r}")
+    return Query(text, variable=variable, budget=Budget() if budget is None else budget)
+
+
+def _conjuncts(body: ast.expr) -> list[ast.expr]:
+    """Return the operands of the conjunction at the top, in order, nested ones flattened."""
+    if isinstance(body, ast.BoolOp) and isinstance(body.op, ast.And):
+        return [part for value in body.values for part in _conjuncts(value)]
+    return [body]
+
+
+def _join(conjuncts: list[ast.expr]) -> ast.expr:
+    if len(conjuncts) == 1:
+        return conjuncts[0]
+    return ast.copy_location(ast.BoolOp(op=ast.And(), values=conjuncts), conjuncts[0])
+
+
+def _is_computed_key(node: ast.AST) -> bool:
+    if isinstance(node, ast.Subscript):
+        return not isinstance(node.slice, ast.Slice) and not is_constant(node.slice)
+    return isinstance(node, ast.Attribute) and node.attr == "get"
+
+
+def _names_read(tree: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

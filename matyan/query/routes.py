@@ -1,0 +1,94 @@
+"""/runs/search/run, /runs/search/metric, /runs/active."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from litestar import Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromQuery
+from litestar.types import ControllerRouterHandler
+
+from matyan.http.dialect import Dialect
+from matyan.http.params import flag, integer, timezone_offset
+from matyan.http.streaming import stream
+from matyan.query.service import MetricSearch, RunSearch, SearchService
+
+COMMON: Final = {
+    "tz_offset_minutes": timezone_offset(),
+    "skip_system": flag("skip_system", default=True),
+    "report_progress": flag("report_progress", default=True),
+}
+"""Parameters of every search, besides the query."""
+
+
+@get(
+    "/runs/search/run",
+    operation_id="searchRuns",
+    dependencies={
+        **COMMON,
+        "run_limit": integer("limit"),
+        "exclude_params": flag("exclude_params", default=False),
+        "exclude_traces": flag("exclude_traces", default=False),
+    },
+)
+async def search_runs(
+    search: NamedDependency[SearchService],
+    dialect: NamedDependency[Dialect],
+    tz_offset_minutes: NamedDependency[int],
+    skip_system: NamedDependency[bool],
+    report_progress: NamedDependency[bool],
+    run_limit: NamedDependency[int],
+    exclude_params: NamedDependency[bool],
+    exclude_traces: NamedDependency[bool],
+    q: FromQuery[str] = "",
+    offset: FromQuery[str | None] = None,
+) -> Response[Any]:
+    """Stream the runs that match a query, newest first."""
+    asked = RunSearch(
+        q=q,
+        tz_offset_minutes=tz_offset_minutes,
+        skip_system=skip_system,
+        report_progress=report_progress,
+        limit=run_limit,
+        offset=offset,
+        exclude_params=exclude_params,
+        exclude_traces=exclude_traces,
+        excluded_params_are_empty=dialect.excluded_params_are_empty,
+    )
+    return await stream(lambda: search.runs(asked))
+
+
+@get(
+    "/runs/search/metric",
+    operation_id="searchMetrics",
+    dependencies={**COMMON, "points": integer("p", default=50)},
+)
+async def search_metrics(
+    search: NamedDependency[SearchService],
+    tz_offset_minutes: NamedDependency[int],
+    skip_system: NamedDependency[bool],
+    report_progress: NamedDependency[bool],
+    points: NamedDependency[int],
+    q: FromQuery[str] = "",
+    x_axis: FromQuery[str | None] = None,
+) -> Response[Any]:
+    """Stream the runs that have metrics that match a query, with samples of these."""
+    asked = MetricSearch(
+        q=q,
+        tz_offset_minutes=tz_offset_minutes,
+        skip_system=skip_system,
+        report_progress=report_progress,
+        points=points,
+        x_axis=(x_axis or "").strip(),
+    )
+    return await stream(lambda: search.metrics(asked))
+
+
+@get("/runs/active", operation_id="listActiveRuns")
+async def active_runs(search: NamedDependency[SearchService]) -> Response[Any]:
+    """Stream the runs that have not ended."""
+    return await stream(search.active)
+
+
+ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (search_runs, search_metrics, active_runs)

@@ -1,0 +1,258 @@
+"""SearchService: searches of runs and metrics -> the bytes of their answer streams, made while they are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+
+from matyan.catalog.notes import run_notes
+from matyan.clock import Clock, SystemClock
+from matyan.engines.kv.protocol import KvEngine, KvReader
+from matyan.ids import DEFAULT_PROJECT, Project, RunId
+from matyan.query import executor, views
+from matyan.query.executor import AllRuns, Batch, Candidate, WorkClock
+from matyan.query.language import Query, compile_query
+from matyan.query.names import RunName, SequenceName, index_sequences
+from matyan.query.sandbox import Budget
+from matyan.query.syntax import RUN
+from matyan.runs import repository as runs
+from matyan.runs.model import Run
+from matyan.sequences import repository as sequences
+from matyan.sequences.model import Bucket, Summary
+from matyan.sequences.service import check_points
+from matyan.wire.trees import encode_tree_records, progress
+
+SILENCE_SECONDS_MAX: Final = 0.5
+"""A stream that has nothing to say says so this often, for proxies and for the page that waits (contract)."""
+ACTIVE_RUNS_PER_READ: Final = 64
+
+
+class Search(msgspec.Struct, frozen=True, kw_only=True):
+    """What every search is asked."""
+
+    q: str = ""
+    tz_offset_minutes: int = 0
+    """UTC minus the viewer's time, as JavaScript's getTimezoneOffset."""
+    skip_system: bool = True
+    report_progress: bool = True
+
+
+class RunSearch(Search, frozen=True, kw_only=True):
+    """A search of runs."""
+
+    limit: int = 0
+    """At most so many runs that match; 0 for all, and a negative number is taken for 1 (recorded)."""
+    offset: str | None = None
+    """The run behind which to begin; an unknown one is ignored."""
+    exclude_params: bool = False
+    exclude_traces: bool = False
+    excluded_params_are_empty: bool = False
+    """Send `{}` for excluded params instead of leaving them out."""
+
+
+class MetricSearch(Search, frozen=True, kw_only=True):
+    """A search of metrics."""
+
+    points: int = 50
+    """Size of a sample, -1 for all points."""
+    x_axis: str = ""
+    """Name of the metric whose values are the x axis; empty for none."""
+
+
+class SearchService:
+    """Searches. Each method checks its request, then returns the stream.
+
+    A search that has used up its time raises QueryBudgetError wherever it is, between two trees too: a stream has no
+    words for "incomplete", so an incomplete one must not end like a whole one. What takes long is interspersed with
+    progress messages or, when nobody wants these, `b""`: whoever takes the stream can stop it there.
+    """
+
+    def __init__(self, *, kv: KvEngine, clock: Clock | None = None) -> None:
+        self._kv = kv
+        self._clock = clock or SystemClock()
+
+    # ---- runs
+
+    def runs(self, search: RunSearch, *, project: Project = DEFAULT_PROJECT) -> Iterator[bytes]:
+        """Stream the runs that match, newest first, with props, params and the summaries of their metrics.
+
+        Raises:
+            QuerySyntaxError, InvalidArgumentError: the query is none.
+            QueryBudgetError: it took too long.
+        """
+        work = WorkClock(self._clock.monotonic_seconds)
+        query = compile_query(search.q, variable=RUN, budget=Budget(clock=work.seconds))
+        names = self._names(project, search, query)
+        after = None
+        if search.offset:
+            offset = RunId(search.offset)
+            after = self._kv.read(lambda reader: runs.position(reader, project, offset))
+        batches = self._candidates(project, search, query, after)
+        everything = executor.reads_sequences(query)
+        if everything:
+            batches = executor.with_summaries(self._kv, project, batches)
+        matching = executor.narrow(batches, lambda run: run if query.matches({RUN: names(run)}) else None, work)
+        found = executor.first(matching, 1 if search.limit < 0 else search.limit)
+        if not search.exclude_traces and not everything:
+            found = executor.with_summaries(self._kv, project, found, Bucket.METRIC)
+        return work.metered(_runs_stream(found, search, self._progress(project, search, work)))
+
+    def active(self, *, project: Project = DEFAULT_PROJECT) -> Iterator[bytes]:
+        """Stream the runs that have not ended, newest first, each with its metrics and a progress message."""
+        numbers = self._kv.read(lambda reader: runs.list_active(reader, project))[::-1]
+        done = 0
+        for begin in range(0, len(numbers), ACTIVE_RUNS_PER_READ):
+            part = numbers[begin : begin + ACTIVE_RUNS_PER_READ]
+
+            def read(reader: KvReader, part: Sequence[Any] = part) -> Iterable[tuple[Run, list[Summary]]]:
+                found = runs.load(reader, project, part)
+                metrics = sequences.list_summaries(reader, project, [run.number for run in found], Bucket.METRIC)
+                return list(zip(found, metrics, strict=True))
+
+            for run, metrics in self._kv.read(read):
+                tree = {"props": views.props_tree(run), "traces": {"metric": views.metrics_tree(metrics)}}
+                yield encode_tree_records({run.hash: tree}) + progress(done, done + 1, len(numbers))
+                done += 1
+
+    # ---- metrics
+
+    def metrics(self, search: MetricSearch, *, project: Project = DEFAULT_PROJECT) -> Iterator[bytes]:
+        """Stream the runs that have metrics that match, newest first, with samples of these.
+
+        Raises:
+            QuerySyntaxError, InvalidArgumentError: the query is none, or the size of a sample makes no sense.
+            QueryBudgetError: it took too long.
+        """
+        check_points(search.points)
+        work = WorkClock(self._clock.monotonic_seconds)
+        query = compile_query(search.q, variable=Bucket.METRIC.word, budget=Budget(clock=work.seconds))
+        found = self._sequences(project, search, query, Bucket.METRIC, work)
+        return work.metered(self._metrics_stream(project, found, search, self._progress(project, search, work)))
+
+    def _sequences(
+        self, project: Project, search: Search, query: Query, bucket: Bucket, work: WorkClock
+    ) -> Iterator[Batch]:
+        """Return the runs that have sequences that match, with those. Asks first what is about the run alone."""
+        names = self._names(project, search, query)
+        about_run, about_sequence = query.split
+        batches = self._candidates(project, search, query, None)
+        everything = executor.reads_sequences(query)
+        if everything:
+            batches = executor.with_summaries(self._kv, project, batches)
+        if about_run is not None:
+            batches = executor.narrow(
+                batches, lambda run: run if about_run.matches({RUN: names(run)}) else None, work, counts_all=False
+            )
+        if not everything:
+            batches = executor.with_summaries(self._kv, project, batches, bucket)
+
+        def keep(candidate: Candidate) -> Candidate | None:
+            known = [summary for summary in candidate.summaries if summary.bucket == bucket]
+            if about_sequence is not None:
+                run = names(candidate)
+                known = [
+                    summary
+                    for summary in known
+                    if about_sequence.matches({RUN: run, query.variable: SequenceName(summary, run)})
+                ]
+            return candidate._replace(summaries=known) if known else None
+
+        return executor.narrow(batches, keep, work)
+
+    def _metrics_stream(
+        self, project: Project, found: Iterable[Batch], search: MetricSearch, report: Progress
+    ) -> Iterator[bytes]:
+        for batch in found:
+            traces = executor.read_traces(self._kv, project, batch, points=search.points, x_axis=search.x_axis)
+            for candidate, place, trace in traces:
+                if place == 0:
+                    yield views.metrics_head(candidate.run, skip_system=search.skip_system)
+                yield views.trace_bytes(candidate.run, place, trace, points=search.points)
+                if place == len(candidate.summaries) - 1:
+                    yield views.metrics_tail(candidate.run) + report.after_run(candidate.place)
+            yield report.pulse(batch.checked)
+        yield report.end()
+
+    # ---- parts of every search
+
+    def _candidates(self, project: Project, search: Search, query: Query, after: bytes | None) -> Iterator[Batch]:
+        system_params = not search.skip_system or query.may_read_system_params
+        return executor.read_candidates(self._kv, AllRuns(), project, after=after, system_params=system_params)
+
+    def _names(self, project: Project, search: Search, query: Query) -> Callable[[Candidate], RunName]:
+        """Return what makes the name `run` of a candidate."""
+        now_seconds = self._clock.now_seconds()
+        were_read = executor.reads_sequences(query)
+
+        def notes(run: Run) -> Sequence[Mapping[str, Any]]:
+            found = self._kv.read(lambda reader: run_notes.list(reader, project, run.number))
+            return [msgspec.structs.asdict(note) for note in found]
+
+        def name(candidate: Candidate) -> RunName:
+            return RunName(
+                candidate.run,
+                sequences=cache(lambda: index_sequences(candidate.summaries)) if were_read else dict,
+                now_seconds=now_seconds,
+                tz_offset_minutes=search.tz_offset_minutes,
+                notes=lambda: notes(candidate.run),
+            )
+
+        return name
+
+    def _progress(self, project: Project, search: Search, work: WorkClock) -> Progress:
+        total = cache(lambda: self._kv.read(lambda reader: runs.count(reader, project)))
+        return Progress(total if search.report_progress else None, work)
+
+
+class Progress:
+    """Numbers and times the progress messages of one stream."""
+
+    def __init__(self, total: Callable[[], int] | None, clock: WorkClock) -> None:
+        self._total = total
+        """Counts all runs, archived ones included; None when nobody wants messages."""
+        self._clock = clock
+        self._number = 0
+        self._checked = 0
+        self._sent_at_seconds = clock.seconds()
+
+    def after_run(self, place: int) -> bytes:
+        """Return the message that follows a run's tree."""
+        return self._message(place)
+
+    def pulse(self, checked: int) -> bytes:
+        """Return a message if there was none for long, else nothing."""
+        self._checked = max(self._checked, checked)
+        is_silent = self._clock.seconds() - self._sent_at_seconds >= SILENCE_SECONDS_MAX
+        return self._message(self._checked) if is_silent else b""
+
+    def end(self) -> bytes:
+        """Return the last message, which repeats how far the search came; nothing when it looked at no run."""
+        return self._message(self._checked) if self._checked else b""
+
+    def _message(self, checked: int) -> bytes:
+        if self._total is None:
+            return b""
+        self._checked = checked
+        self._sent_at_seconds = self._clock.seconds()
+        message = progress(self._number, checked, self._total())
+        self._number += 1
+        return message
+
+
+def _runs_stream(found: Iterable[Batch], search: RunSearch, report: Progress) -> Iterator[bytes]:
+    for batch in found:
+        for candidate in batch.candidates:
+            run = candidate.run
+            tree: dict[str, Any] = {"props": views.props_tree(run)}
+            if not search.exclude_params:
+                tree["params"] = views.params_tree(run, skip_system=search.skip_system)
+            elif search.excluded_params_are_empty:
+                tree["params"] = {}
+            if not search.exclude_traces:
+                tree["traces"] = {"metric": views.metrics_tree(candidate.summaries)}
+            yield encode_tree_records({run.hash: tree}) + report.after_run(candidate.place)
+        yield report.pulse(batch.checked)
+    yield report.end()

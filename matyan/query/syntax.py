@@ -1,0 +1,168 @@
+"""From text to a checked syntax tree: preparation, CPython's own syntax check, and our whitelist."""
+
+from __future__ import annotations
+
+import ast
+import re
+import threading
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from RestrictedPython.transformer import INSPECT_ATTRIBUTES
+
+from matyan.errors import InvalidArgumentError, QuerySyntaxError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FILENAME: Final = "<query>"
+TEXT_CHARACTERS_MAX: Final = 65_536
+NODES_MAX: Final = 10_000
+DEPTH_MAX: Final = 100
+LITERAL_BITS_MAX: Final = 1024
+RUN: Final = "run"
+
+_ARCHIVED_ATTRIBUTE: Final = "run.archived"
+_DEFAULT: Final = "run.archived == False"
+
+_NODES: Final = frozenset(
+    {
+        *(ast.Expression, ast.Constant, ast.Name, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.Starred),
+        *(ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Compare, ast.IfExp, ast.NamedExpr),
+        *(ast.Attribute, ast.Subscript, ast.Slice, ast.Call, ast.keyword),
+        *(ast.Lambda, ast.arguments, ast.arg, ast.comprehension),
+        *(ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.JoinedStr, ast.FormattedValue),
+    }
+)
+"""Besides operators and contexts, which have no content. What a newer Python adds is refused until somebody looks."""
+_CONTENTLESS: Final = (ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context)
+_CONSTANTS: Final = frozenset({str, bytes, int, float, complex, bool, type(None), type(...)})
+_FORBIDDEN_CALLS: Final = frozenset({"eval", "exec"})
+
+_compile_lock: Final = threading.Lock()
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Compile without Python's advice on the text (`x is 1`), which would end up in the server's log or raise.
+
+    The filters are the process's: one thread at a time, and only for our texts, since others may warn meanwhile.
+    """
+    with _compile_lock, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=FILENAME)
+        yield
+
+
+def prepare(text: str, *, variable: str) -> str:
+    """Return the text that is parsed: stripped, without `select ... if`, in parentheses; or an empty one."""
+    stripped = text.strip()
+    if variable == RUN and stripped.lower().startswith("select"):
+        parts = re.split("if", stripped, maxsplit=1, flags=re.IGNORECASE)
+        stripped = parts[1].strip() if len(parts) > 1 else ""
+    return f"({stripped})" if stripped else ""
+
+
+def parse(prepared: str) -> ast.Expression:
+    """Return the tree of a prepared text with the default filter; of one that was checked, this raises nothing."""
+    if not prepared:
+        return _parse_expression(_DEFAULT)
+    tree = _parse_expression(prepared)
+    if _ARCHIVED_ATTRIBUTE not in prepared:
+        # Joined as trees, not as text: positions in the user's part stay the user's.
+        default = _parse_expression(_DEFAULT)
+        joined = ast.BoolOp(op=ast.And(), values=[default.body, tree.body])
+        tree.body = ast.fix_missing_locations(ast.copy_location(joined, tree.body))
+    return tree
+
+
+def check(prepared: str) -> None:
+    """Check a prepared text.
+
+    Raises:
+        QuerySyntaxError: it is no Python expression, by CPython's own account.
+        InvalidArgumentError: it is one, but too large, or it uses what queries may not use.
+    """
+    if len(prepared) > TEXT_CHARACTERS_MAX:
+        raise InvalidArgumentError(f"the query has {len(prepared)} characters, limit {TEXT_CHARACTERS_MAX}")
+    if not prepared:
+        return
+    try:
+        tree = _parse_expression(prepared)
+        _check_size(tree)
+        # Misplaced await and yield are found only here.
+        with without_warnings():
+            compile(tree, FILENAME, "eval", dont_inherit=True)
+    except SyntaxError as error:
+        raise QuerySyntaxError(
+            error.msg,
+            statement=error.text,
+            line=error.lineno or 1,
+            offset=error.offset or 0,
+            end_offset=error.end_offset or 0,
+        ) from error
+    except (ValueError, RecursionError, MemoryError, OverflowError) as error:
+        raise InvalidArgumentError(f"the query cannot be parsed: {str(error) or type(error).__name__}") from error
+    for node in ast.walk(tree):
+        _check_node(node)
+
+
+def _parse_expression(text: str) -> ast.Expression:
+    with without_warnings():
+        return ast.parse(text, FILENAME, mode="eval")
+
+
+def _check_size(tree: ast.Expression) -> None:
+    level: list[ast.AST] = [tree]
+    count = 0
+    for _ in range(DEPTH_MAX):
+        level = [child for node in level for child in _content(node)]
+        count += len(level)
+        if count > NODES_MAX:
+            raise InvalidArgumentError(f"the query has more than {NODES_MAX} parts")
+        if not level:
+            return
+    raise InvalidArgumentError(f"the query nests deeper than {DEPTH_MAX}")
+
+
+def _content(node: ast.AST) -> Iterator[ast.AST]:
+    return (child for child in ast.iter_child_nodes(node) if not isinstance(child, _CONTENTLESS))
+
+
+def _check_node(node: ast.AST) -> None:
+    if isinstance(node, _CONTENTLESS):
+        return
+    if type(node) not in _NODES:
+        raise _refusal(node, f"{type(node).__name__} is not available in queries")
+    for name in _names(node):
+        if name.startswith("_") and name != "_":
+            raise _refusal(node, f"the name {name!r} starts with an underscore")
+    if isinstance(node, ast.Constant):
+        _check_constant(node)
+    elif isinstance(node, ast.Attribute) and node.attr in INSPECT_ATTRIBUTES:
+        raise _refusal(node, f"the attribute {node.attr!r} is not available in queries")
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FORBIDDEN_CALLS:
+        raise _refusal(node, f"{node.func.id} is not available in queries")
+    elif isinstance(node, ast.comprehension) and node.is_async:
+        raise InvalidArgumentError("asynchronous comprehensions are not available in queries")
+
+
+def _check_constant(node: ast.Constant) -> None:
+    if type(node.value) not in _CONSTANTS:
+        raise _refusal(node, f"a literal of type {type(node.value).__name__} is not available in queries")
+    if type(node.value) is int and node.value.bit_length() > LITERAL_BITS_MAX:
+        raise _refusal(node, f"a number has more than {LITERAL_BITS_MAX} bits")
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Name):
+        yield node.id
+    elif isinstance(node, ast.Attribute):
+        yield node.attr
+    elif isinstance(node, ast.arg | ast.keyword) and node.arg is not None:
+        yield node.arg
+
+
+def _refusal(node: ast.AST, message: str) -> InvalidArgumentError:
+    line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0)
+    return InvalidArgumentError(f"{message} (line {line}, column {column})")

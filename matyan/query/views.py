@@ -1,0 +1,180 @@
+"""Run -> answer trees of the searches, and the bytes of a metric's arrays.
+
+Everything is built with `wire/trees.py`, with one exception: the records of a metric trace. A search sends thousands of
+these, which differ only in the path they stand under, name and context, and their numbers. So their bytes are laid out
+once per shape and filled in (`trace_bytes`); a test compares them with those of the general encoder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+
+from matyan.query.executor import Trace
+from matyan.runs.model import SYSTEM_PARAMS, Run
+from matyan.sequences.model import Bucket, Summary
+from matyan.wire.trees import encode_path, encode_tree_records
+
+SUMMARY_VERSION: Final = 2
+"""Clients of the contract know the form of metric values by this number."""
+LAYOUTS_CACHED_MAX: Final = 1024
+MILLISECONDS_PER_SECOND: Final = 1000.0
+
+_LENGTH: Final = struct.Struct("<I")
+_FLOAT64: Final = np.dtype("<f8")
+_BYTES_TAG: Final = 5
+"""First byte of an encoded blob (contract, streaming-codec section 3); contexts, being JSON, hold none."""
+
+Tree = dict[str, Any]
+
+
+# ---- trees
+
+
+def props_tree(run: Run) -> Tree:
+    """Return the properties of a run, in the order of the contract; times are seconds since 1970-01-01 UTC."""
+    document, experiment = run.document, run.experiment
+    return {
+        "name": run.name,
+        "description": document.description or None,
+        "experiment": {
+            "id": experiment and experiment.id,
+            "name": experiment and experiment.name,
+            "description": experiment and experiment.description,
+        },
+        "tags": [
+            {"id": tag.id, "name": tag.name, "color": tag.color, "description": tag.description} for tag in run.tags
+        ],
+        "archived": document.archived,
+        "creation_time": document.created_at_seconds,
+        "end_time": document.end_time_seconds,
+        "active": document.active,
+    }
+
+
+def params_tree(run: Run, *, skip_system: bool) -> Tree:
+    """Return the params of a run; system params may have been read for the query alone."""
+    if not skip_system:
+        return run.params
+    return {key: value for key, value in run.params.items() if key != SYSTEM_PARAMS}
+
+
+def metrics_tree(summaries: Iterable[Summary]) -> list[Tree]:
+    """Return what a run search says of the metrics among a run's sequences."""
+    return [
+        {"context": summary.context_object, "name": summary.name, "values": values_tree(summary)}
+        for summary in summaries
+        if summary.bucket == Bucket.METRIC
+    ]
+
+
+def values_tree(summary: Summary) -> Tree:
+    """Return first, last and extreme values of a metric; integers of an integer metric, extremes only where known."""
+    number = _as_int if summary.dtype == "int" else _as_it_is
+    tree: Tree = {
+        "dtype": summary.dtype,
+        "first_step": summary.first_step,
+        "first": number(summary.first),
+        "last_step": summary.last_step,
+        "last": number(summary.last),
+        "max": number(summary.maximum),
+        "min": number(summary.minimum),
+        "version": SUMMARY_VERSION,
+    }
+    return {key: value for key, value in tree.items() if value is not None}
+
+
+def _as_int(value: float | None) -> float | None:
+    return value if value is None or not math.isfinite(value) else int(value)
+
+
+def _as_it_is(value: float | None) -> float | None:
+    return value
+
+
+# ---- bytes of a metric search
+
+
+def metrics_head(run: Run, *, skip_system: bool) -> bytes:
+    """Return the beginning of a run's tree; the traces follow, then the tail."""
+    return encode_tree_records({run.hash: {"params": params_tree(run, skip_system=skip_system), "traces": []}})
+
+
+def trace_bytes(run: Run, index: int, trace: Trace, *, points: int) -> bytes:
+    """Return the records of a run's trace: what `encode_tree_records` makes of it, faster.
+
+    Args:
+        run: the run.
+        index: the place of the trace in the run's list.
+        trace: the metric.
+        points: the `p` of the request.
+    """
+    root = encode_path((run.hash, "traces", index))
+    summary, (steps, values, epochs, times_ms), axis = trace.summary, trace.sample, trace.axis
+    columns = [values, steps.astype(_FLOAT64), epochs, times_ms / MILLISECONDS_PER_SECOND, *(axis or ())]
+    head = _head_layout(len(root), summary.name, summary.context, points)
+    arrays = _array_layout(len(root), len(trace.sample), None if axis is None else len(axis[0]))
+    return _fill(head, root, ()) + _fill(arrays, root, [column.tobytes() for column in columns])
+
+
+def metrics_tail(run: Run) -> bytes:
+    """Return the end of a run's tree."""
+    return encode_tree_records({run.hash: {"props": props_tree(run)}})
+
+
+Layout = tuple[tuple[bytes, ...], ...]
+"""Records below a path of known length, all but the path and some blobs: what stands before, between and after the
+blobs; each of these in pieces, between which the path stands."""
+
+
+@lru_cache(maxsize=LAYOUTS_CACHED_MAX)
+def _head_layout(root_bytes: int, name: str, context: str, points: int) -> Layout:
+    return _lay_out(root_bytes, {"name": name, "context": json.loads(context), "slice": [0, 0, points]})
+
+
+@lru_cache(maxsize=LAYOUTS_CACHED_MAX)
+def _array_layout(root_bytes: int, count: int, axis_count: int | None) -> Layout:
+    array = np.zeros(count)
+    axis = None if axis_count is None else np.zeros(axis_count)
+    tree = dict.fromkeys(("values", "iters", "epochs", "timestamps"), array)
+    return _lay_out(root_bytes, {**tree, "x_axis_values": axis, "x_axis_iters": axis})
+
+
+def _lay_out(root_bytes: int, tree: Tree) -> Layout:
+    """Encode `tree` and cut it where the path to it and the content of blobs will stand."""
+    segments: list[tuple[bytes, ...]] = []
+    pieces: list[bytes] = []
+    begun = b""
+    for path, value in _records(encode_tree_records(tree)):
+        pieces.append(begun + _LENGTH.pack(root_bytes + len(path)))
+        begun = path + _LENGTH.pack(len(value)) + value
+        if value[0] == _BYTES_TAG:
+            segments.append((*pieces, begun[: len(begun) - len(value) + 1]))
+            pieces, begun = [], b""
+    return (*segments, (*pieces, begun))
+
+
+def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield path and value of encoded records."""
+    at = 0
+    while at < len(data):
+        parts = []
+        for _ in range(2):
+            (size,) = _LENGTH.unpack_from(data, at)
+            at += _LENGTH.size + size
+            parts.append(data[at - size : at])
+        yield parts[0], parts[1]
+
+
+def _fill(layout: Layout, root: bytes, blobs: Sequence[bytes]) -> bytes:
+    parts: list[bytes] = []
+    for pieces, blob in zip(layout, blobs, strict=False):
+        parts += (root.join(pieces), blob)
+    parts.append(root.join(layout[-1]))
+    return b"".join(parts)

@@ -1,0 +1,87 @@
+"""The role `local`: everything in one process on embedded engines, in one data directory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from matyan import threads
+from matyan.errors import ConfigurationError
+from matyan.observe import logs
+from matyan.roles.home import locked_home
+from matyan.roles.parts import Context, builds, make_context
+from matyan.roles.runner import run
+from matyan.settings import Settings
+
+
+def run_local(settings: Settings, *, announce: Callable[[str], None]) -> None:
+    """Run until a signal or a failure; `announce` gets the URL when everything answers.
+
+    Raises:
+        ConfigurationError: the data is in use, a port is, or an engine cannot be opened.
+        And the error of a part that failed.
+    """
+    logs.set_up(settings.logging.level, settings.logging.format)
+    with locked_home(settings.home):
+        threads.configure(query_threads=settings.query.threads)
+        context = make_context(settings)
+        run(builds("local", context), metrics=context.metrics, announce=lambda: announce(_url(context)))
+
+
+def _url(context: Context) -> str:
+    assert context.http is not None, "announced after everything has started"
+    http = context.settings.http
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(http.host, http.host)  # noqa: S104 - shown, not bound to
+    return f"http://{host}:{context.http.ports[0]}{http.base_path}/"
+
+
+@runtime_checkable
+class Compactable(Protocol):
+    """A store whose file can be written anew without its free pages."""
+
+    def size_bytes(self) -> int:
+        """Return the size of the file."""
+
+    def compact_to(self, path: Path) -> None:
+        """Write a compact copy into a directory."""
+
+    def close(self) -> None:
+        """Release everything."""
+
+
+def compact_store(settings: Settings) -> tuple[int, int]:
+    """Rewrite the embedded store without its free pages; return its size in bytes before and after.
+
+    Raises:
+        ConfigurationError: the server runs, or the store is not an embedded one.
+        UnavailableError: the disk has no room for a second copy.
+    """
+    from matyan.engines.open import open_kv  # noqa: PLC0415 - brings the storage library
+
+    with locked_home(settings.home):
+        kv = open_kv(settings.kv_uri)
+        if not isinstance(kv, Compactable):
+            kv.close()
+            raise ConfigurationError(f"the store {settings.kv_uri} gives space back by itself")
+        return _rewrite(kv, Path(settings.kv_uri.partition("://")[2]), lambda: open_kv(settings.kv_uri))
+
+
+def _rewrite(kv: Compactable, path: Path, reopen: Callable[[], object]) -> tuple[int, int]:
+    fresh = path.with_name(f"{path.name}.compact")
+    shutil.rmtree(fresh, ignore_errors=True)  # left by a crash
+    before = kv.size_bytes()
+    try:
+        kv.compact_to(fresh)
+    finally:
+        kv.close()
+    # One rename: a crash leaves either file whole.
+    for file in fresh.iterdir():
+        file.replace(path / file.name)
+    shutil.rmtree(fresh)
+    again = reopen()
+    assert isinstance(again, Compactable)
+    after = again.size_bytes()
+    again.close()
+    return before, after

@@ -1,0 +1,285 @@
+"""Context and one build function per part. Each imports what it wires when it is called: a role pays for its own parts.
+
+Order comes from `table.py`: a build function finds in the context what the parts before it left there.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from matyan.clock import Clock, SystemClock
+from matyan.engines.blob.protocol import BlobEngine
+from matyan.engines.kv.protocol import KvEngine
+from matyan.engines.log.protocol import LogEngine, LogRecord, TopicPartition
+from matyan.http.connections import Connections
+from matyan.http.health import Health
+from matyan.http.origins import OriginPolicy
+from matyan.observe.metrics import Metrics, add_process_metrics
+from matyan.roles.home import secret
+from matyan.roles.runner import Build, Built
+from matyan.roles.table import Part, start_order
+from matyan.settings import LOOPBACK_HOSTS, Settings
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp
+
+    from matyan.http.server import HttpServer
+
+DATA_TOPIC: Final = "data-ingestion"
+INGEST_GROUP: Final = "ingest"
+TRIM_SECONDS: Final = 5.0
+SETTLE_SECONDS: Final = 10.0
+
+
+class Context(msgspec.Struct, kw_only=True):
+    """What the parts share: engines by their port, routes and services on their way to the app."""
+
+    settings: Settings
+    metrics: Metrics
+    health: Health
+    connections: Connections
+    clock: Clock = msgspec.field(default_factory=SystemClock)
+    kv: KvEngine = msgspec.UNSET  # type: ignore[assignment]  # set by the part of that name, before its users
+    log: LogEngine = msgspec.UNSET  # type: ignore[assignment]  # likewise
+    blobs: BlobEngine = msgspec.UNSET  # type: ignore[assignment]  # likewise
+    routes: list[Any] = msgspec.field(default_factory=list)
+    root_routes: list[Any] = msgspec.field(default_factory=list)
+    services: dict[str, object] = msgspec.field(default_factory=dict)
+    drains: list[Callable[[], Awaitable[None]]] = msgspec.field(default_factory=list)
+    backlog: Any = None
+    http: HttpServer | None = None
+
+
+def make_context(settings: Settings) -> Context:
+    """Return a context in which nothing is built yet."""
+    metrics = Metrics()
+    add_process_metrics(metrics)
+    return Context(settings=settings, metrics=metrics, health=Health(), connections=Connections(metrics))
+
+
+def builds(role: str, context: Context) -> Sequence[Build]:
+    """Return the build functions of a role, in the order to call them."""
+    return [functools.partial(BUILD[part], context) for part in start_order(role)]
+
+
+# ---- engines
+
+
+def build_kv(context: Context) -> Built:
+    """Open the store."""
+    from matyan.engines.open import open_kv  # noqa: PLC0415 - see the module's docstring
+
+    context.kv = open_kv(context.settings.kv_uri)
+    context.health.add("kv", lambda: context.kv.read(lambda reader: reader.get(b"\x00health")) and None)
+    return Built(close=context.kv.close)
+
+
+def build_log(context: Context) -> Built:
+    """Open the log."""
+    from matyan.engines.open import open_log  # noqa: PLC0415 - see the module's docstring
+
+    context.log = open_log(context.settings.log_uri, partitions=context.settings.log.partitions)
+    return Built(close=context.log.close)
+
+
+def build_blob(context: Context) -> Built:
+    """Open the object store."""
+    from matyan.engines.open import open_blobs  # noqa: PLC0415 - see the module's docstring
+
+    context.blobs = open_blobs(context.settings.blob_uri, secret=secret(context.settings.home, "uploads"))
+    return Built(close=context.blobs.close)
+
+
+# ---- what is served
+
+
+def build_ops(context: Context) -> Built:
+    """Health and metrics come with every app; there is nothing more to build."""
+    del context
+    return Built()
+
+
+def build_rest(context: Context) -> Built:
+    """Make the services that the REST routes call."""
+    from matyan.entities import routes as entity_routes  # noqa: PLC0415 - see the module's docstring
+    from matyan.entities.service import ExperimentService, TagService  # noqa: PLC0415
+    from matyan.projects import routes as project_routes  # noqa: PLC0415
+    from matyan.projects.service import ProjectService  # noqa: PLC0415
+    from matyan.query import routes as query_routes  # noqa: PLC0415
+    from matyan.query.service import SearchService  # noqa: PLC0415
+    from matyan.runs import repository as runs  # noqa: PLC0415
+    from matyan.runs import routes as run_routes  # noqa: PLC0415
+    from matyan.runs.logs import RunLogs  # noqa: PLC0415
+    from matyan.runs.service import RunService  # noqa: PLC0415
+    from matyan.sequences import routes as sequence_routes  # noqa: PLC0415
+    from matyan.sequences.service import MetricReads  # noqa: PLC0415
+
+    kv, clock = context.kv, context.clock
+    blobs = _blob_service(context)
+    context.services |= {
+        "experiments": ExperimentService(kv=kv, clock=clock),
+        "tags": TagService(kv=kv, clock=clock),
+        "projects": ProjectService(kv=kv),
+        "search": SearchService(kv=kv, clock=clock),
+        "runs": RunService(kv=kv, blobs=blobs, clock=clock),
+        "run_logs": RunLogs(kv=kv, blobs=context.blobs),
+        "metric_reads": MetricReads(kv=kv, numbers_of=runs.get_numbers),
+    }
+    for module in (entity_routes, project_routes, query_routes, run_routes, sequence_routes):
+        context.routes += module.ROUTES
+    return Built()
+
+
+def build_gateway(context: Context) -> Built:
+    """Make what takes in frames and files."""
+    from matyan.blobs import routes as blob_routes  # noqa: PLC0415 - see the module's docstring
+    from matyan.ingestion import gateway as gateway_module  # noqa: PLC0415
+
+    _blob_service(context)
+    gateway = gateway_module.Gateway(
+        producer=context.log.producer(),
+        topic=DATA_TOPIC,
+        backlog=_backlog(context),
+        metrics=context.metrics,
+        clock=context.clock,
+    )
+    context.services["gateway"] = gateway
+    context.drains.append(gateway.drain)
+    context.routes += blob_routes.ROUTES
+    context.root_routes += [*blob_routes.ROOT_ROUTES, *gateway_module.ROOT_ROUTES]
+    return Built()
+
+
+# ---- what runs beside
+
+
+def build_ingest(context: Context) -> Built:
+    """Make the worker that applies the log to the store."""
+    from matyan.ingestion.apply import Applier  # noqa: PLC0415 - see the module's docstring
+    from matyan.maintenance.retention import check_continuity  # noqa: PLC0415
+    from matyan.workers.consume import ConsumerService, Pace  # noqa: PLC0415
+
+    check_continuity(context.kv, context.log, DATA_TOPIC)
+    applier = Applier(kv=context.kv, log_id=context.log.log_id, blobs=context.blobs)
+    ingest = context.settings.ingest
+    service = ConsumerService(
+        "ingest",
+        open_consumer=lambda: context.log.consumer(DATA_TOPIC, INGEST_GROUP, applier.start_offset),
+        handle=applier.handle,
+        observe=_observe_ingest(context),
+        metrics=context.metrics,
+        pace=Pace(records_max=ingest.records_max, linger_seconds=ingest.linger_seconds),
+    )
+    return Built(service)
+
+
+def build_sweep(context: Context) -> Built:
+    """Make the periodic jobs."""
+    from matyan.ids import DEFAULT_PROJECT  # noqa: PLC0415 - see the module's docstring
+    from matyan.maintenance.retention import trim_applied  # noqa: PLC0415
+    from matyan.maintenance.settle import settle_quiet_runs  # noqa: PLC0415
+    from matyan.workers.periodic import Job, PeriodicService  # noqa: PLC0415
+
+    kv, log, clock = context.kv, context.log, context.clock
+    jobs = [
+        Job(name="trim-log", every_seconds=TRIM_SECONDS, run=lambda: trim_applied(kv, log, DATA_TOPIC)),
+        Job(
+            name="settle-runs",
+            every_seconds=SETTLE_SECONDS,
+            run=lambda: settle_quiet_runs(kv, DEFAULT_PROJECT, clock),
+        ),
+    ]
+    return Built(PeriodicService("sweep", jobs, metrics=context.metrics))
+
+
+def build_http(context: Context) -> Built:
+    """Make the app of all routes that are there, and the server in front of it."""
+    from matyan.http.app import make_app  # noqa: PLC0415 - see the module's docstring
+    from matyan.http.edge import EdgeOptions  # noqa: PLC0415
+    from matyan.http.server import HttpServer  # noqa: PLC0415
+
+    http = context.settings.http
+    is_local = http.host in LOOPBACK_HOSTS
+    policy = OriginPolicy(origins=http.cors_origins, hosts=http.allowed_hosts if is_local else None)
+    app = make_app(
+        context.routes,
+        services=context.services,
+        root_routes=context.root_routes,
+        metrics=context.metrics,
+        health=context.health,
+        connections=context.connections,
+        edge=EdgeOptions(base_path=http.base_path, policy=policy, page=_page(context.settings)),
+        read_only=http.read_only,
+    )
+    context.http = HttpServer(
+        app,
+        host=http.host,
+        ports=(http.port, *http.extra_ports),
+        connections=context.connections,
+        health=context.health,
+        drains=context.drains,
+    )
+    return Built(context.http)
+
+
+BUILD: Final[Mapping[Part, Callable[[Context], Built]]] = {
+    Part.KV: build_kv,
+    Part.LOG: build_log,
+    Part.BLOB: build_blob,
+    Part.OPS: build_ops,
+    Part.REST: build_rest,
+    Part.GATEWAY: build_gateway,
+    Part.INGEST: build_ingest,
+    Part.SWEEP: build_sweep,
+    Part.HTTP: build_http,
+}
+
+
+def _backlog(context: Context) -> Any:
+    """Return the measure of what is durable but not applied, which the gateway reads and the worker keeps."""
+    if context.backlog is None:
+        from matyan.ingestion.backlog import Backlog  # noqa: PLC0415 - see the module's docstring
+
+        context.backlog = Backlog()
+    return context.backlog
+
+
+def _observe_ingest(context: Context) -> Callable[[TopicPartition, Sequence[LogRecord], Any], None]:
+    """Return what the worker calls after each slice: it counts, and tells the backlog."""
+    metrics, clock, backlog = context.metrics, context.clock, _backlog(context)
+
+    def observe(partition: TopicPartition, records: Sequence[LogRecord], outcome: Any) -> None:
+        metrics.ingest_records.labels("applied").inc(outcome.records)
+        metrics.ingest_records.labels("repeated").inc(len(records) - outcome.records)
+        metrics.ingest_items.labels("applied").inc(outcome.commands - outcome.dead_letters)
+        metrics.ingest_items.labels("dead").inc(outcome.dead_letters)
+        if outcome.records:
+            metrics.ingest_visibility_seconds.observe(max(0.0, clock.now_seconds() - outcome.received_ms_min / 1000))
+        backlog.applied(partition, records[-1].offset + 1)
+
+    return observe
+
+
+def _blob_service(context: Context) -> Any:
+    """Return the service of blobs, which both the REST routes and the upload routes use."""
+    if "blobs" not in context.services:
+        from matyan.blobs.service import BlobService  # noqa: PLC0415 - see the module's docstring
+        from matyan.blobs.uris import BlobUris  # noqa: PLC0415
+
+        uris = BlobUris([secret(context.settings.home, "blob-uris")], clock=context.clock)
+        context.services["blobs"] = BlobService(
+            blobs=context.blobs, uris=uris, base_path=context.settings.http.base_path
+        )
+    return context.services["blobs"]
+
+
+def _page(settings: Settings) -> ASGIApp | None:
+    if settings.http.ui == "none":
+        return None
+    from matyan.http.ui import AimUi  # noqa: PLC0415 - see the module's docstring
+
+    return AimUi(base_path=settings.http.base_path)

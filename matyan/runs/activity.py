@@ -1,0 +1,42 @@
+"""Activity: how many runs there are, and when they were created. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+
+import msgspec
+
+from matyan.runs.model import RunDocument
+
+
+class Activity(msgspec.Struct):
+    """Counts of runs, archived ones included, and when they were created."""
+
+    runs: int = 0
+    archived: int = 0
+    active: int = 0
+    created: Counter[int] = msgspec.field(default_factory=Counter)
+    """Hour since 1970-01-01 local time -> runs created in it."""
+
+    def add(self, document: RunDocument, *, timezone_offset_minutes: int) -> None:
+        """Count one run; the offset is UTC minus local."""
+        self.runs += 1
+        self.archived += document.archived
+        self.active += document.active
+        self.created[int((document.created_at_seconds - timezone_offset_minutes * 60) // 3600)] += 1
+
+    def by_hour(self) -> dict[str, int]:
+        """Return hour -> runs, `2024-06-05T16:00:00`, the latest first."""
+        return {_hour(hour): self.created[hour] for hour in sorted(self.created, reverse=True)}
+
+    def by_day(self) -> dict[str, int]:
+        """Return day -> runs, `2024-06-05T00:00:00`, the latest first."""
+        days: Counter[int] = Counter()
+        for hour, runs in self.created.items():
+            days[hour // 24] += runs
+        return {_hour(day * 24): days[day] for day in sorted(days, reverse=True)}
+
+
+def _hour(hour: int) -> str:
+    return datetime.fromtimestamp(hour * 3600, UTC).replace(tzinfo=None).isoformat()

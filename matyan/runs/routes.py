@@ -1,0 +1,192 @@
+"""One run over HTTP: info, edit, logs, notes, download of files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+from urllib.parse import quote
+
+from litestar import Response, delete, get, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody
+
+from matyan.http.answers import JSON, json_bytes, json_response
+from matyan.http.app import REFUSED_WHEN_READ_ONLY
+from matyan.http.dialect import Dialect
+from matyan.http.params import StepRange, flag, step_range, texts
+from matyan.http.streaming import stream
+from matyan.ids import RunId
+from matyan.runs.logs import LINES, RECORDS, RunLogs
+from matyan.runs.notes import NoteText, note_answer, note_created, note_entry, note_number
+from matyan.runs.service import RunEdit, RunService
+from matyan.runs.views import Done, Ok, buckets_of, listed_buckets, record_tree, run_info
+from matyan.sequences.model import Bucket
+from matyan.threads import blocking_pool, run_blocking
+from matyan.wire.trees import encode_tree_records
+
+_MEDIA_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=[\w.+-]+)*", re.ASCII)
+RECORDS_TAIL: Final = 200
+"""Log records that are sent when no range is asked for."""
+
+
+@get(
+    "/runs/{run_id:str}/info",
+    dependencies={"skip_system": flag("skip_system", default=False), "sequence": texts("sequence")},
+    operation_id="getRunInfo",
+)
+async def info(
+    run_id: FromPath[str],
+    skip_system: NamedDependency[bool],
+    sequence: NamedDependency[list[str]],
+    runs: NamedDependency[RunService],
+    dialect: NamedDependency[Dialect],
+) -> Response[bytes]:
+    """Return params, sequences, properties and files of a run."""
+    asked = buckets_of(sequence)
+    body = await run_blocking(_info, runs, RunId(run_id), asked, dialect, system_params=not skip_system)
+    return Response(body, media_type=JSON)
+
+
+@put("/runs/{run_id:str}", opt=dict(REFUSED_WHEN_READ_ONLY), operation_id="editRun")
+async def edit(run_id: FromPath[str], data: JSONBody[RunEdit], runs: NamedDependency[RunService]) -> Response[bytes]:
+    """Change properties of a run; those that are missing or null stay."""
+    await run_blocking(runs.edit, RunId(run_id), data)
+    return json_response(Done(run_id))
+
+
+@get("/runs/{run_id:str}/logs", dependencies={"record_range": step_range("record_range")}, operation_id="readLogs")
+async def logs(
+    run_id: FromPath[str],
+    record_range: NamedDependency[StepRange],
+    run_logs: NamedDependency[RunLogs],
+    dialect: NamedDependency[Dialect],
+) -> Response[Any]:
+    """Stream terminal lines: `{number: text}`, ascending."""
+
+    def trees() -> Iterator[bytes]:
+        begin, end = record_range
+        lines = run_logs.select(RunId(run_id), LINES, begin=begin, end=end, tail=dialect.log_tail_lines)
+        return (encode_tree_records({number: str(item.value or "")}) for number, item in lines.entries)
+
+    return await stream(trees, pool=blocking_pool())
+
+
+@get(
+    "/runs/{run_id:str}/log-records",
+    dependencies={"record_range": step_range("record_range")},
+    operation_id="readLogRecords",
+)
+async def log_records(
+    run_id: FromPath[str],
+    record_range: NamedDependency[StepRange],
+    run_logs: NamedDependency[RunLogs],
+    dialect: NamedDependency[Dialect],
+) -> Response[Any]:
+    """Stream log records: how many there are, then `{index: record}`, ascending. Nothing for a run without any."""
+
+    def trees() -> Iterator[bytes]:
+        begin, end = record_range
+        records = run_logs.select(RunId(run_id), RECORDS, begin=begin, end=end, tail=RECORDS_TAIL)
+        if records.total:
+            yield encode_tree_records({"log_records_count": records.total})
+        for index, item in records.entries:
+            yield encode_tree_records({index: record_tree(item, dialect)})
+
+    return await stream(trees, pool=blocking_pool())
+
+
+@get("/runs/{run_id:str}/artifacts/download", operation_id="downloadArtifact")
+async def download(run_id: FromPath[str], path: FromQuery[str], runs: NamedDependency[RunService]) -> Response[Any]:
+    """Send one file of a run, with the content type it was uploaded with."""
+    found = await run_blocking(runs.open_artifact, RunId(run_id), path)
+    kind = found.info.content_type
+    name = quote(path.rpartition("/")[2], safe="", errors="replace")
+    return await stream(
+        lambda: found.chunks,
+        pool=blocking_pool(),
+        content_type=kind if _MEDIA_TYPE.fullmatch(kind) else "application/octet-stream",
+        # Always an attachment: a page of somebody else's making must not run as one of ours.
+        headers={"content-disposition": f"attachment; filename*=UTF-8''{name}", "x-content-type-options": "nosniff"},
+    )
+
+
+# ---- notes
+
+
+@get("/runs/{run_id:str}/note", operation_id="listRunNotes")
+async def list_notes(
+    run_id: FromPath[str], runs: NamedDependency[RunService], dialect: NamedDependency[Dialect]
+) -> Response[bytes]:
+    """Return the notes of a run, the newest first."""
+    notes = await run_blocking(runs.list_notes, RunId(run_id))
+    return json_response([note_entry(note, dialect, run_hash=run_id) for note in notes])
+
+
+@post("/runs/{run_id:str}/note", operation_id="createRunNote")
+async def create_note(
+    run_id: FromPath[str],
+    data: JSONBody[NoteText],
+    runs: NamedDependency[RunService],
+    dialect: NamedDependency[Dialect],
+) -> Response[bytes]:
+    """Leave a note on a run."""
+    note = await run_blocking(runs.create_note, RunId(run_id), data.content)
+    return json_response(note_created(note, dialect), status=201)
+
+
+@get("/runs/{run_id:str}/note/{note:str}", dependencies={"number": note_number()}, operation_id="getRunNote")
+async def get_note(
+    run_id: FromPath[str],
+    number: NamedDependency[int],
+    runs: NamedDependency[RunService],
+    dialect: NamedDependency[Dialect],
+) -> Response[bytes]:
+    """Return a note."""
+    return json_response(note_answer(await run_blocking(runs.get_note, RunId(run_id), number), dialect))
+
+
+@put("/runs/{run_id:str}/note/{note:str}", dependencies={"number": note_number()}, operation_id="editRunNote")
+async def edit_note(
+    run_id: FromPath[str],
+    number: NamedDependency[int],
+    data: JSONBody[NoteText],
+    runs: NamedDependency[RunService],
+    dialect: NamedDependency[Dialect],
+) -> Response[bytes]:
+    """Replace the text of a note."""
+    return json_response(note_answer(await run_blocking(runs.edit_note, RunId(run_id), number, data.content), dialect))
+
+
+@delete(
+    "/runs/{run_id:str}/note/{note:str}",
+    dependencies={"number": note_number()},
+    status_code=200,
+    operation_id="deleteRunNote",
+)
+async def delete_note(
+    run_id: FromPath[str], number: NamedDependency[int], runs: NamedDependency[RunService]
+) -> Response[bytes]:
+    """Take a note away."""
+    await run_blocking(runs.delete_note, RunId(run_id), number)
+    return json_response(Ok())
+
+
+def _info(runs: RunService, run_id: RunId, asked: Sequence[Bucket], dialect: Dialect, *, system_params: bool) -> bytes:
+    """Read and encode in the pool's thread: params and summaries can be many."""
+    run, summaries = runs.details(run_id, buckets=listed_buckets(asked), system_params=system_params)
+    return json_bytes(run_info(run, summaries, asked, dialect))
+
+
+ROUTES: Final = (
+    info,
+    edit,
+    logs,
+    log_records,
+    download,
+    list_notes,
+    create_note,
+    get_note,
+    edit_note,
+    delete_note,
+)

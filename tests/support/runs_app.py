@@ -1,0 +1,75 @@
+"""The real app over embedded engines: everything of runs, projects, entities and blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from litestar import Litestar
+from litestar.testing import TestClient
+
+from matyan.blobs import routes as blob_routes
+from matyan.blobs.service import BlobService
+from matyan.blobs.uris import BlobUris
+from matyan.clock import ManualClock
+from matyan.engines.blob.filesystem import FilesystemBlobs, open_filesystem_blobs
+from matyan.engines.kv.embedded import open_embedded_kv
+from matyan.engines.kv.protocol import KvEngine
+from matyan.entities import routes as entity_routes
+from matyan.entities.boards import BoardService
+from matyan.entities.service import ExperimentService, TagService
+from matyan.http.app import make_app
+from matyan.projects import routes as project_routes
+from matyan.projects.service import ProjectService
+from matyan.runs import routes as run_routes
+from matyan.runs.logs import RunLogs
+from matyan.runs.service import RunService
+from tests.support.kv import RunTwiceKv
+
+SECRET = b"0123456789abcdef"
+
+
+class RunsApp(NamedTuple):
+    """The app, a client in the same process, and what stands below."""
+
+    client: TestClient[Litestar]
+    kv: KvEngine
+    blobs: FilesystemBlobs
+    uris: BlobUris
+    clock: ManualClock
+
+    def get(self, path: str, **options: Any) -> Any:
+        """Read JSON under `/api`."""
+        response = self.client.get(f"/api{path}", **options)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+
+@contextmanager
+def runs_app(path: Path) -> Iterator[RunsApp]:
+    """Open engines below `path` and serve them; every transaction runs twice, the first time for nothing."""
+    clock = ManualClock()
+    engine = open_embedded_kv(path / "kv")
+    kv = RunTwiceKv(engine)
+    store = open_filesystem_blobs(path / "blobs", secret=SECRET, clock=clock)
+    uris = BlobUris([SECRET], clock=clock)
+    blobs = BlobService(blobs=store, uris=uris)
+    app = make_app(
+        [*project_routes.ROUTES, *run_routes.ROUTES, *entity_routes.ROUTES, *blob_routes.ROUTES],
+        root_routes=blob_routes.ROOT_ROUTES,
+        services={
+            "projects": ProjectService(kv=kv),
+            "runs": RunService(kv=kv, blobs=blobs, clock=clock, end_offset_of=lambda project, run_id: 7),
+            "run_logs": RunLogs(kv=kv, blobs=store),
+            "experiments": ExperimentService(kv=kv, clock=clock),
+            "tags": TagService(kv=kv, clock=clock),
+            "boards": BoardService(kv=kv, clock=clock),
+            "blobs": blobs,
+        },
+    )
+    with TestClient(app, base_url="http://127.0.0.1:53800") as client:
+        yield RunsApp(client, kv, store, uris, clock)
+    store.close()
+    engine.close()

@@ -1,0 +1,50 @@
+"""URIs of engines: what opens, and what a wrong one says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from matyan.engines.open import open_blobs, open_kv, open_log
+from matyan.errors import ConfigurationError
+
+
+def test_each_scheme_opens_its_engine(tmp_path: Path) -> None:
+    kv = open_kv(f"lmdb://{tmp_path}/kv")
+    log = open_log(f"file+log://{tmp_path}/log", partitions=2)
+    blobs = open_blobs(f"file://{tmp_path}/a b%20?c", secret=b"s" * 16)
+    for engine in (kv, log, blobs):
+        engine.close()
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a b%20?c", "kv", "log"]
+
+
+def test_a_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    open_log("file+log://data/log", partitions=1).close()
+
+    assert (tmp_path / "data" / "log" / "log.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("fdb:///etc/fdb.cluster", r"fdb:// cannot be opened: the FoundationDB engine .* lmdb://PATH"),
+        ("file:///x", r"file:// cannot be opened: unknown engine; the key-value store is named by lmdb://PATH"),
+        ("lmdb://", r"'lmdb://' has no path"),
+        ("/var/lib/x", r"'/var/lib/x' is no URI"),
+        ("", r"'' is no URI"),
+    ],
+)
+def test_a_wrong_kv_uri_says_what_to_do(uri: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        open_kv(uri)
+
+
+def test_what_is_not_there_yet_is_named_without_its_password() -> None:
+    with pytest.raises(ConfigurationError, match=r"kafka:// cannot be opened: the Kafka engine .* file\+log://PATH"):
+        open_log("kafka://host:9092", partitions=1)
+    with pytest.raises(ConfigurationError, match=r"s3:// cannot be opened: the S3 engine .* file://PATH") as caught:
+        open_blobs("s3://user:password@bucket", secret=b"s" * 16)
+    assert "password" not in str(caught.value)
