@@ -71,7 +71,7 @@ class KvSettings(_Section, frozen=True):
 class LogSettings(_Section, frozen=True):
     """The log between gateway and workers."""
 
-    uri: Annotated[str, Meta(description="log:///path; empty: log under data.home")] = ""
+    uri: Annotated[str, Meta(description="file+file+log:///path; empty: log under data.home")] = ""
     partitions: Annotated[int, Meta(ge=1, le=256, description="fixed when the log is made")] = 4
 
 
@@ -129,7 +129,7 @@ class Settings(_Section, frozen=True):
     @property
     def log_uri(self) -> str:
         """Where the log is, the default filled in."""
-        return self.log.uri or f"log://{self.home / 'log'}"
+        return self.log.uri or f"file+log://{self.home / 'log'}"
 
     @property
     def blob_uri(self) -> str:

@@ -133,11 +133,13 @@ def decode_records(records: Iterable[LogRecord]) -> tuple[list[Piece], list[Spoi
     for record in records:
         try:
             envelope = decode_envelope(record.value)
-            commands = decode_payload(envelope.encoding, envelope.payload)
+            commands, bad = decode_payload(envelope.encoding, envelope.payload)
         except (msgspec.MsgspecError, MatyanError, ValueError) as error:
             spoilt.append(Spoilt(record.offset, -1, f"the record cannot be read: {error}", record.value, None))
-            envelope, commands = Envelope(1, "", "", record.timestamp_ms, "", b""), []
+            envelope, commands, bad = Envelope(1, "", "", record.timestamp_ms, "", b""), [], []
         pieces.append(Piece(record.offset, envelope, commands, 0, len(commands)))
+        # What another release of the gateway acknowledged and this one cannot read must not vanish.
+        spoilt += [Spoilt(record.offset, index, reason, b"", envelope) for index, reason in bad]
     return pieces, spoilt
 
 

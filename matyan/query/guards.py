@@ -127,7 +127,7 @@ class Guards:
                 raise OversizeError("a product is too large")
         elif isinstance(first, int) or isinstance(second, int):
             count, value = (first, second) if isinstance(first, int) else (second, first)
-            if type(value) in _REPEATABLE and count * weigh(value) > SIZE_MAX:
+            if type(value) in _REPEATABLE and _weigh_repeated(value, count) > SIZE_MAX:
                 raise OversizeError("a repetition is too large")
         return self.charge(first * second)
 
@@ -189,6 +189,12 @@ class Guards:
     def represent(self, value: object) -> str:
         """Stand in for `repr`."""
         return repr(self.charge(plain(value)))
+
+
+def _weigh_repeated(value: Any, count: int) -> int:
+    if isinstance(value, str | bytes):
+        return count * len(value) // CHARACTERS_PER_UNIT
+    return count * weigh(value)
 
 
 def limited(kind: Callable[[Iterable[object]], object], values: Iterable[object] = ()) -> object:

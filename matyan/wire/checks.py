@@ -46,6 +46,8 @@ _LABEL_CHARACTERS_SAFE: Final = LABEL_BYTES_MAX // _UTF8_BYTES_MAX
 _CONTEXTS_KNOWN_MAX: Final = 10_000
 _CONTEXT_BYTES_KNOWN_MAX: Final = 512
 
+_CONTAINERS: Final = frozenset({dict, list})
+
 _known_contexts: Final[set[bytes]] = {bytes(NO_CONTEXT), b"{}"}
 """Texts that have passed `find_context_fault`; a few of them stand in millions of points."""
 
@@ -74,14 +76,12 @@ def find_fault(command: Command) -> str | None:
 
 def is_deeper_than(value: object, depth_max: int) -> bool:
     """Tell whether objects and lists are nested deeper than this."""
-    if isinstance(value, dict):
-        return depth_max <= 0 or any(
-            is_deeper_than(item, depth_max - 1) for item in value.values() if isinstance(item, dict | list)
-        )
-    if isinstance(value, list):
-        return depth_max <= 0 or any(
-            is_deeper_than(item, depth_max - 1) for item in value if isinstance(item, dict | list)
-        )
+    items = value.values() if type(value) is dict else value if type(value) is list else ()
+    if depth_max <= 0 and type(value) in _CONTAINERS:
+        return True
+    for item in items:
+        if type(item) in _CONTAINERS and is_deeper_than(item, depth_max - 1):
+            return True
     return False
 
 
@@ -91,16 +91,9 @@ def find_context_fault(context: bytes) -> str | None:
         return None
     if len(context) > CONTEXT_BYTES_MAX:
         return f"the context has {len(context)} bytes, limit {CONTEXT_BYTES_MAX}"
-    try:
-        value = _read_context(context)
-    except RecursionError:
-        return _DEPTH_FAULT
-    except ValueError as error:
-        return f"the context is not JSON: {error}"
-    if value is not None and not isinstance(value, dict):
-        return "the context is neither an object nor null"
-    if is_deeper_than(value, JSON_DEPTH_MAX):
-        return _DEPTH_FAULT
+    fault = _context_value_fault(context)
+    if fault is not None:
+        return fault
     if len(context) <= _CONTEXT_BYTES_KNOWN_MAX:
         if len(_known_contexts) >= _CONTEXTS_KNOWN_MAX:
             _known_contexts.clear()
@@ -109,6 +102,18 @@ def find_context_fault(context: bytes) -> str | None:
 
 
 _DEPTH_FAULT: Final = f"nested deeper than {JSON_DEPTH_MAX} levels"
+
+
+def _context_value_fault(context: bytes) -> str | None:
+    try:
+        value = _read_context(context)
+    except RecursionError:
+        return _DEPTH_FAULT
+    except ValueError as error:
+        return f"the context is not JSON: {error}"
+    if value is not None and not isinstance(value, dict):
+        return "the context is neither an object nor null"
+    return _depth_fault(value)
 
 
 def _read_context(context: bytes) -> object:

@@ -5,7 +5,7 @@ Frames have a module of their own, `wire/frames.py`.
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
@@ -65,4 +65,4 @@ def decode_envelope(data: bytes) -> Envelope:
     Raises:
         msgspec.MsgspecError: the bytes are no envelope.
     """
-    return cast("Envelope", _envelopes.decode(data))
+    return _envelopes.decode(data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from functools import lru_cache
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 import msgspec
 import zstandard
@@ -226,7 +226,7 @@ class _Zstd(threading.local):
             size = zstandard.get_frame_parameters(payload).content_size
             if size > _PAYLOAD_BYTES_MAX:  # an absent size reads as 2**64 - 1
                 raise CorruptedError(f"a log record's payload claims {size} bytes, limit {_PAYLOAD_BYTES_MAX}")
-            return cast("bytes", self._decompressor.decompress(payload, max_output_size=_PAYLOAD_BYTES_MAX))
+            return self._decompressor.decompress(payload, max_output_size=_PAYLOAD_BYTES_MAX)
         except zstandard.ZstdError as error:
             raise CorruptedError(f"a log record's payload cannot be decompressed: {error}") from error
 

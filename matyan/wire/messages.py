@@ -1,7 +1,7 @@
 """Tagged Structs: commands (SDK -> log), replies, and the envelope of a log record.
 
-Commands mirror the messages of the ingestion contract (docs/reference/wire.md). They are what the typed decoder makes of
-a frame; the tolerant decoder makes the same Structs of odd but acceptable input. Unknown members are ignored, new
+Commands mirror the messages of the ingestion contract (docs/reference/wire.md). They are what the typed decoder makes
+of a frame; the tolerant decoder makes the same Structs of odd but acceptable input. Unknown members are ignored, new
 members go last with a default: records must be readable by older and newer releases.
 """
 

@@ -20,7 +20,7 @@ from matyan.limits import JSON_DEPTH_MAX, STEP_MAX, STEP_MIN
 from matyan.wire.checks import MOMENT_SECONDS_MAX, is_deeper_than
 from matyan.wire.messages import NO_CONTEXT, Command, Moment
 
-TYPES: Final = tuple(str(kind.__struct_config__.tag) for kind in get_args(Command))
+TYPES: Final[Mapping[str, type[Command]]] = {str(kind.__struct_config__.tag): kind for kind in get_args(Command)}
 OBJECT_KINDS: Final = frozenset({"image", "audio", "text", "distribution", "figure"})
 """`dtype` or `value.type` that make a `log_metric` with an object as value a `log_custom_object`."""
 EXCERPT_CHARACTERS_MAX: Final = 400
@@ -78,14 +78,14 @@ def mend(item: object) -> Command:
     if is_deeper_than(item, JSON_DEPTH_MAX):
         raise InvalidArgumentError(f"nested deeper than {JSON_DEPTH_MAX} levels")
     kind = item.get("type")
-    if kind not in TYPES:
+    if not isinstance(kind, str) or kind not in TYPES:
         raise InvalidArgumentError(f"unknown type {str(kind)[:100]!r}, known are {', '.join(TYPES)}")
     if kind == "log_metric" and isinstance(item.get("value"), dict | list):
         kind = _object_type(item)
     menders = _MENDERS.get(kind, {})
-    mended = {name: menders[name](value) if name in menders else value for name, value in item.items()}
+    mended = item | {name: fix(item[name]) for name, fix in menders.items() if name in item} | {"type": kind}
     try:
-        return cast("Command", msgspec.convert(mended | {"type": kind}, Command))
+        return msgspec.convert(mended, TYPES[kind])
     except msgspec.ValidationError as error:
         raise InvalidArgumentError(str(error).replace(" - at `$.", " - at `")) from error
 
@@ -138,13 +138,13 @@ def _split(text: str) -> Iterator[tuple[str, int]]:
     outer = 1 if text.startswith("[") else 0
     begin, depth, deepest = outer, 0, 0
     for match in _TOKEN.finditer(text):
-        token = match[0]
-        if token in "[{":
+        mark = match[0]
+        if mark in "[{":
             depth += 1
             deepest = max(deepest, depth)
-        elif token in "]}":
+        elif mark in "]}":
             depth -= 1
-        elif token == "," and depth == outer:
+        elif mark == "," and depth == outer:
             yield text[begin : match.start()], deepest - outer
             begin, deepest = match.end(), depth
         if depth == 0 and match.end() != len(text):

@@ -32,16 +32,20 @@ CREATED_AT_SECONDS: Final = 1_717_243_200.0
 def make_experiment(kv: KvEngine, name: str, *, project: Project = DEFAULT_PROJECT, **fields: Any) -> Experiment:
     """Store an experiment under a fixed id, or return the one that has the name."""
     known = kv.read(lambda reader: catalog.experiments.find(reader, project, name))
-    made = known or Experiment(**{"id": f"experiment-{name}", "name": name, **fields})
-    kv.write(lambda tx: catalog.experiments.put(tx, project, made))
+    if known is not None:
+        return known
+    made = Experiment(**{"id": f"experiment-{name}", "name": name, **fields})
+    kv.write(lambda tx: catalog.experiments.put(tx, project, made), durable=False)
     return made
 
 
 def make_tag(kv: KvEngine, name: str, *, project: Project = DEFAULT_PROJECT, **fields: Any) -> Tag:
     """Store a tag under a fixed id, or return the one that has the name."""
     known = kv.read(lambda reader: catalog.tags.find(reader, project, name))
-    made = known or Tag(**{"id": f"tag-{name}", "name": name, **fields})
-    kv.write(lambda tx: catalog.tags.put(tx, project, made))
+    if known is not None:
+        return known
+    made = Tag(**{"id": f"tag-{name}", "name": name, **fields})
+    kv.write(lambda tx: catalog.tags.put(tx, project, made), durable=False)
     return made
 
 
@@ -85,7 +89,7 @@ def make_run(
             catalog.tags.link(tx, project, tag.id, number)
         return number
 
-    return kv.write(store)
+    return kv.write(store, durable=False)
 
 
 def make_metric(
@@ -114,7 +118,7 @@ def make_metric(
     ref = SequenceRef(number, SequenceKey(Bucket.METRIC, name, canonical_context(dict(context or {}))))
     for begin in range(0, n, points_at_once):
         fresh = take(columns, slice(begin, begin + points_at_once))
-        kv.write(lambda tx, fresh=fresh: _append(tx, project, ref, fresh, dtype))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        kv.write(lambda tx, fresh=fresh: _append(tx, project, ref, fresh, dtype), durable=False)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
     return ref
 
 
@@ -148,7 +152,7 @@ def make_objects(
             single = isinstance(objects[step], Mapping)
             items.put(tx, project, number, key, step, items.encode(Item(row, single=single)))
 
-    kv.write(store)
+    kv.write(store, durable=False)
     return SequenceRef(number, key)
 
 

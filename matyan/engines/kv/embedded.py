@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 import lmdb
 
+from matyan.engines.disk import Disk, reporting
 from matyan.engines.kv.embedded_views import EmbeddedReader, EmbeddedTransaction
 from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.errors import ConfigurationError, ConflictError, CorruptedError, MatyanError, UnavailableError
@@ -31,6 +32,7 @@ _READERS_MAX: Final = 1024
 """Snapshots open at one moment, over all processes; each takes 64 bytes of the lock file."""
 _LMDB_MAJOR: Final = 0
 """LMDB 0.9 and its file format; 1.0 writes another."""
+_DISK: Final = Disk()
 _DATA_FILE: Final = "data.mdb"
 _META_PAGES: Final = 2
 _FORMAT_KEY: Final = b"\xff/matyan/format"
@@ -192,8 +194,9 @@ class EmbeddedKv:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._env().copy(str(path), compact=True)
-            _sync_path(target)
-            _sync_path(path)
+            with target.open("rb") as copy:
+                _DISK.sync(copy.fileno())
+            _DISK.sync_directory(path)
         except (lmdb.Error, OSError) as error:
             target.unlink(missing_ok=True)
             raise UnavailableError(f"cannot copy the key-value store at {self._path} to {path}: {error}") from error
@@ -228,10 +231,11 @@ class EmbeddedKv:
                 if found is None:
                     txn.put(_FORMAT_KEY, _FORMAT)
             env.sync(True)
-            for directory in (self._path, self._path.parent):  # a new file is safe when its name is
-                _sync_path(directory)
         except lmdb.Error as error:
             raise self._our_error(error) from error
+        with reporting("the key-value store", self._path):
+            for directory in (self._path, self._path.parent):  # a new file is safe when its name is
+                _DISK.sync_directory(directory)
         return found or _FORMAT
 
     def _our_error(self, error: lmdb.Error) -> Exception:
@@ -312,11 +316,3 @@ def _roll_back(txn: lmdb.Transaction[bytes], transaction: EmbeddedTransaction) -
 def _is_nearly_full(path: Path) -> bool:
     """Tell a full disk from a broken one: LMDB reports a write that was cut short as EIO."""
     return shutil.disk_usage(path).free < 2 * TRANSACTION_BYTES_MAX
-
-
-def _sync_path(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -41,7 +41,6 @@ from matyan.wire.messages import (
     RemoveTag,
     SetRunProperty,
 )
-from tests.support.frames import frame_of
 
 PARTITION = TopicPartition("data-ingestion", 0)
 RUN = RunId("a1")
@@ -71,8 +70,8 @@ class Bench:
             "default",
             run,
             1_000_000 + len(self.log),
-            frames.TOLERANT,
-            frames.compress(frame_of(commands)),
+            frames.MSGPACK,
+            frames.encode_commands(list(commands)),
             tuple(refusals),
             writer,
         )
@@ -203,6 +202,16 @@ def test_a_worker_that_was_overtaken_applies_nothing(bench: Bench) -> None:
     assert bench.points("loss").steps.tolist() == [0]
 
 
+def test_params_that_no_transaction_can_hold_cost_themselves_alone(bench: Bench) -> None:
+    bench.apply(metric(0, 0.0), LogHparams({"huge": "x" * 11_000_000}), LogHparams({"k": 1}), metric(1, 1.0))
+
+    assert bench.points("loss").values.tolist() == [0.0, 1.0]
+    assert bench.run().params == {"k": 1}
+    (letter,) = bench.kv.read(deadletters.read)
+    assert (letter.offset, letter.index, letter.run_id) == (0, 1, RUN)
+    assert "TooLargeError" in letter.reason
+
+
 def test_what_one_item_spoils_is_that_item(bench: Bench) -> None:
     bench.apply(
         metric(0, 0.0),
@@ -243,7 +252,7 @@ def test_a_record_too_large_for_one_transaction_is_applied_in_parts(bench: Bench
 
 
 def test_a_worker_that_dies_inside_a_record_resumes_inside_it(bench: Bench) -> None:
-    record = bench.record(*[LogRecordMessage("x" * 9_000 + str(number), 20, 1.0) for number in range(1_500)])
+    record = bench.record(*[LogRecordMessage("x" * 8_000 + str(number), 20, 1.0) for number in range(1_500)])
     applier = bench.applier
     real, calls = bench.kv.write, []
 
@@ -265,7 +274,7 @@ def test_a_worker_that_dies_inside_a_record_resumes_inside_it(bench: Bench) -> N
         (items.decode(blob).value if blob else item.value)["message"]
         for item, blob in zip(records.values(), whole, strict=True)
     ]
-    assert [message[9_000:] for message in messages] == [str(number) for number in range(1_500)]
+    assert [message[8_000:] for message in messages] == [str(number) for number in range(1_500)]
 
 
 def test_a_huge_object_lies_in_a_blob_and_its_item_names_it(bench: Bench) -> None:

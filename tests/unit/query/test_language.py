@@ -137,6 +137,7 @@ def test_what_python_warns_of_is_no_error(text: str) -> None:
         "f'{run.name!r:>10}|{1.5:.2f}' == \"  'newest'|1.50\"",
         "'%(a)s-%(b)03d' % {'a': 1, 'b': 2} == '1-002'",
         "'2024-%s (%5.1f%%)' % (run.name, 2.5) == '2024-newest (  2.5%)'",
+        "len('ab' * 50000) == 100000 and len([0] * 5000) == 5000",
         "'-'.join([t.upper() for t in ['a', 'b']]) == 'A-B'",
         "3 if run.x else run.name[-1] == 't'",
         "pow(7, 2, 10) == 9 and 2 ** -1 == 0.5 and 2 ** 0.5 > 1",
