@@ -113,8 +113,8 @@ class Applier:
         if halves is not None:
             first, second = halves
             last = (first[-1].offset, first[-1].end)
-            early = [one for one in spoilt if (one.offset, one.index) < last]
-            late = [one for one in spoilt if (one.offset, one.index) >= last]
+            early = [one for one in spoilt if (one.offset, one.item) < last]
+            late = [one for one in spoilt if (one.offset, one.item) >= last]
             return self._apply(partition, first, early) + self._apply(partition, second, late)
         (piece,) = pieces
         logger.error("an item cannot be applied", exc_info=error, extra={"run": piece.envelope.run_id})
@@ -274,7 +274,7 @@ def _letter(partition: TopicPartition, spoilt: Spoilt) -> DeadLetter:
         topic=partition.topic,
         partition=partition.partition,
         offset=spoilt.offset,
-        index=spoilt.index,
+        index=spoilt.item,
         project="" if envelope is None else envelope.project,
         run_id="" if envelope is None else envelope.run_id,
         reason=spoilt.reason,
@@ -301,7 +301,7 @@ def _skip_done(read: tuple[list[Piece], list[Spoilt]], position: Applied) -> tup
     pieces, spoilt = read
     if position.items and pieces[0].offset == position.offset:
         pieces[0] = pieces[0]._replace(begin=position.items)
-        spoilt = [one for one in spoilt if (one.offset, one.index) >= (position.offset, position.items)]
+        spoilt = [one for one in spoilt if (one.offset, one.item) >= (position.offset, position.items)]
     return pieces, spoilt
 
 

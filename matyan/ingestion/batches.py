@@ -43,10 +43,11 @@ class Piece(NamedTuple):
 
 
 class Spoilt(NamedTuple):
-    """Something of a record that can never be applied; index -1 is the record itself."""
+    """Something of a record that can never be applied."""
 
     offset: int
-    index: int
+    item: int
+    """Which command of the record; -1 is the record itself."""
     reason: str
     excerpt: bytes
     envelope: Envelope | None

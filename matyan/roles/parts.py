@@ -106,6 +106,7 @@ def build_ops(context: Context) -> Built:
 def build_rest(context: Context) -> Built:
     """Make the services that the REST routes call."""
     from matyan.entities import routes as entity_routes  # noqa: PLC0415 - see the module's docstring
+    from matyan.entities.boards import BoardService  # noqa: PLC0415
     from matyan.entities.service import ExperimentService, TagService  # noqa: PLC0415
     from matyan.projects import routes as project_routes  # noqa: PLC0415
     from matyan.projects.service import ProjectService  # noqa: PLC0415
@@ -123,6 +124,7 @@ def build_rest(context: Context) -> Built:
     context.services |= {
         "experiments": ExperimentService(kv=kv, clock=clock),
         "tags": TagService(kv=kv, clock=clock),
+        "boards": BoardService(kv=kv, clock=clock),
         "projects": ProjectService(kv=kv),
         "search": SearchService(kv=kv, clock=clock),
         "runs": RunService(kv=kv, blobs=blobs, clock=clock),

@@ -23,6 +23,7 @@ def main(folder: str, steps: int) -> None:
     """Track ten metrics for `steps` steps and close the run."""
     noise = random.Random(7)
     values = [(0.1 + 2 / (1 + step / 200)) * math.exp(noise.gauss(0, 0.1)) for step in range(steps)]
+    aim.Repo.from_path(folder, init=True)  # an empty repository takes megabytes, which are not the points'
     before = disk_bytes(folder)
     begin = time.perf_counter()
     run = aim.Run(repo=folder, system_tracking_interval=None, capture_terminal_logs=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -65,6 +66,18 @@ def life(url: str, run_id: str, first: str, force_resume: str) -> None:
     run.close()
 
 
+def rate(url: str, steps: str) -> None:
+    """Track ten metrics as fast as the client takes them; print the seconds until all of it is acknowledged."""
+    run = Run(repo=url, capture_terminal_logs=False)
+    begin = time.perf_counter()
+    for step in range(int(steps)):
+        for index in range(10):
+            run.track(loss(step), name=f"metric_{index}", step=step)
+    run._ws.wait_for_flush(600)  # close() alone gives up after 8 s
+    run.close()
+    print(time.perf_counter() - begin)
+
+
 def _params_and_tags(run: Run) -> None:
     run["hparams"] = {"lr": 0.001, "opt": {"name": "adam", "betas": [0.9, 0.999]}, "amp": True, "seed": None}
     run["hparams.lr"] = 0.01
@@ -102,6 +115,7 @@ SCRIPTS: Final[Mapping[str, Callable[..., Any]]] = {
     "everything": everything,
     "two_writers": two_writers,
     "life": life,
+    "rate": rate,
 }
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def matyan(*arguments: str, timeout: float = 60.0, check: bool = True) -> subpro
 
 
 class MatyanServer:
-    """One `matyan up` on its own ports and data; restart keeps both."""
+    """One `matyan up` on its own data, on `port` and the one after it; a restart keeps them."""
 
     def __init__(
         self,

@@ -21,10 +21,10 @@ from matyan.runs import repository as runs
 from matyan.runs.model import Run
 from matyan.sequences import items
 from matyan.sequences import repository as sequences
-from matyan.sequences.model import Bucket, Columns, SequenceKey, Summary
+from matyan.sequences.model import Bucket, Columns, Item, SequenceKey, Summary
 from matyan.store import deadletters, offsets
-from matyan.wire.codec import encode_envelope
 from matyan.wire import frames
+from matyan.wire.codec import encode_envelope
 from matyan.wire.messages import (
     AddTag,
     BlobRef,
@@ -96,7 +96,7 @@ class Bench:
         (summary,) = [one for one in self.summaries() if (one.name, one.context) == (name, context)]
         return self.kv.read(lambda reader: sequences.read_all(reader, DEFAULT_PROJECT, run.number, summary))
 
-    def items(self, key: SequenceKey) -> dict[int, items.Item]:
+    def items(self, key: SequenceKey) -> dict[int, Item]:
         run = self.run()
         return self.kv.read(lambda reader: dict(items.read_range(reader, DEFAULT_PROJECT, run.number, key)))
 

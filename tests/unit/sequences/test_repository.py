@@ -68,7 +68,12 @@ BATCHES = st.lists(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(batches=BATCHES, points=st.sampled_from([1, 2, 50, 500, 514, 700, -1]), settled=st.booleans(), run=st.integers(1))
+@given(
+    batches=BATCHES,
+    points=st.sampled_from([1, 2, 50, 500, 514, 700, -1]),
+    settled=st.booleans(),
+    run=st.integers(1),
+)
 def test_any_order_of_arrival_reads_back_as_the_last_writes(
     kv: EmbeddedKv, batches: list[list[tuple[int, float]]], points: int, settled: bool, run: int
 ) -> None:

@@ -1,0 +1,208 @@
+"""`make bench`: what this machine does, next to Aim 3.29.1 in the same run where Aim is installed.
+
+Prints Markdown. Figures are measured here and never asserted in tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.bench import machine
+from tests.bench.visibility import Delays, measure_delays, seconds_until_visible
+from tests.support.server import MatyanServer, matyan
+
+ROOT: Final = Path(__file__).parents[2]
+CLIENT_STEPS: Final = 5_000
+AIM_STEPS: Final = 5_000
+OFFERED_POINTS_PER_SECOND: Final = 50_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a figure, its peer's where there is one, and how many times better ours is."""
+
+    work: str
+    matyan: str
+    aim: str = "-"
+    ratio: str = "-"
+
+
+@dataclass(frozen=True)
+class AimFigures:
+    """What Aim's local mode did with the same kind of data."""
+
+    points_per_second: float
+    bytes_per_point: float
+
+
+class WriterProcess:
+    """The raw writers of `tests.bench.writers`, encoded and connected, waiting for the word."""
+
+    def __init__(self, port: int, prefix: str, connections: int, frames: int, points_per_second: float = 0) -> None:
+        arguments = map(str, (port, prefix, connections, frames, points_per_second))
+        command = [sys.executable, "-m", "tests.bench.writers", *arguments]
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        self.runs = [f"{prefix}-{number}" for number in range(connections)]
+        self.frames = frames
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline().strip() == "ready"
+
+    def begin(self) -> None:
+        """Let them write."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+
+    def is_busy(self) -> bool:
+        """Tell whether they still write."""
+        return self._process.poll() is None
+
+    def wait(self) -> dict[str, Any]:
+        """Wait for the last reply and return the report: points, seconds."""
+        assert self._process.stdout is not None
+        report: dict[str, Any] = json.loads(self._process.stdout.readline())
+        self._process.wait()
+        return report
+
+
+def main() -> None:
+    """Measure everything and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, help="where the data goes; its disk is part of the figures")
+    parser.add_argument("--frames", type=int, default=500, help="frames of 100 points on each of 20 connections")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long visibility is watched under load")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder, prefix="matyan-bench-") as name:
+        folder = Path(name)
+        print(f"{machine.description()}; fsync {machine.fsync_seconds(folder) * 1e3:.2f} ms\n", flush=True)
+        aim = measure_aim(folder)
+        print_table(measure_matyan(folder, options.frames, options.seconds, aim))
+
+
+def measure_matyan(folder: Path, frames: int, seconds: float, aim: AimFigures | None) -> list[Row]:
+    """Run every measurement against one server and return the table."""
+    rows = []
+    with MatyanServer(folder / "home") as server:
+        for connections, count in ((1, frames * 4), (20, frames)):
+            rows += ingest_rows(server, connections, count, aim)
+        rows.append(client_row(server, aim))
+        rows += delay_rows(measure_under_load(server, seconds))
+        server.stop()
+    rows.append(disk_row(folder, frames, aim))
+    return rows
+
+
+def ingest_rows(server: MatyanServer, connections: int, frames: int, aim: AimFigures | None) -> list[Row]:
+    """Measure points per second until everything is acknowledged, and until everything is visible."""
+    writers = WriterProcess(server.port, f"ingest-{connections}", connections, frames)
+    begin = time.perf_counter()
+    writers.begin()
+    report = writers.wait()
+    visible = seconds_until_visible(server.url, writers.runs, writers.frames, begin)
+    name = f"{connections} connection{'s' if connections > 1 else ''}"
+    return [
+        rate_row(f"ingest, {name}, acknowledged (durable)", report["points"] / report["seconds"], aim),
+        rate_row(f"ingest, {name}, until visible", report["points"] / visible, aim),
+    ]
+
+
+def client_row(server: MatyanServer, aim: AimFigures | None) -> Row:
+    """Measure the released client: one process, ten metrics, from the first track() to the end of close()."""
+    command = [sys.executable, "-m", "tests.support.client_scripts", "rate", server.url, str(CLIENT_STEPS)]
+    seconds = run_json(command)
+    return rate_row("the released matyan-client, one process", CLIENT_STEPS * 10 / seconds, aim)
+
+
+def measure_under_load(server: MatyanServer, seconds: float) -> Delays:
+    """Measure acknowledged -> visible while 20 connections offer a steady load."""
+    connections = 20
+    frames = int(OFFERED_POINTS_PER_SECOND * seconds / 100 / connections)
+    writers = WriterProcess(server.port, "load", connections, frames, OFFERED_POINTS_PER_SECOND)
+    writers.begin()
+    delays = measure_delays(server, writers.is_busy)
+    report = writers.wait()
+    return Delays(delays.seconds, points_per_second=report["points"] / report["seconds"])
+
+
+def delay_rows(delays: Delays) -> list[Row]:
+    """Make the rows of the visibility delay."""
+    offered = f"{OFFERED_POINTS_PER_SECOND:,} points/s offered, {delays.points_per_second:,.0f} taken"
+    return [
+        Row(f"acknowledged -> visible, p{part} of {len(delays.seconds)} ({offered})", f"{value * 1e3:.0f} ms")
+        for part, value in ((50, delays.quantile(0.5)), (99, delays.quantile(0.99)))
+    ]
+
+
+def disk_row(folder: Path, frames: int, aim: AimFigures | None) -> Row:
+    """Write once more to empty data, merge, stop, compact, and count what lies on the disk."""
+    home = folder / "disk"
+    server = MatyanServer(home)
+    with server:
+        writers = WriterProcess(server.port, "disk", 20, frames)
+        writers.begin()
+        report = writers.wait()
+        seconds_until_visible(server.url, writers.runs, writers.frames, time.perf_counter())
+        server.stop()
+    matyan("compact", "--home", str(home), timeout=600)
+    parts = {path.name: machine.disk_bytes(path) for path in sorted(home.iterdir()) if path.is_dir()}
+    stored = parts.get("kv", sum(parts.values())) / report["points"]
+    everything = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in parts.items())
+    text = f"{stored:.1f} bytes ({report['points']:,} points: {everything})"
+    if aim is None:
+        return Row("a point on disk, noisy float32 loss", text)
+    ratio = f"{aim.bytes_per_point / stored:.0f} times smaller"
+    return Row("a point on disk, noisy float32 loss", text, f"{aim.bytes_per_point:.0f} bytes", ratio)
+
+
+def rate_row(work: str, points_per_second: float, aim: AimFigures | None) -> Row:
+    """Make a row of a rate."""
+    ours = f"{points_per_second:,.0f} points/s"
+    if aim is None:
+        return Row(work, ours)
+    ratio = f"{points_per_second / aim.points_per_second:.1f} times"
+    return Row(work, ours, f"{aim.points_per_second:,.0f} points/s (local mode)", ratio)
+
+
+def measure_aim(folder: Path) -> AimFigures | None:
+    """Measure Aim's local mode, or say that it is not there."""
+    python = os.environ.get("MATYAN_BENCH_AIM_PYTHON") or (sys.executable if importlib.util.find_spec("aim") else None)
+    if python is None:
+        print("Aim is skipped: it cannot be imported, and MATYAN_BENCH_AIM_PYTHON names no Python that can.\n")
+        return None
+    repository = folder / "aim"
+    repository.mkdir()
+    script = str(ROOT / "tests" / "bench" / "aim_local.py")
+    found = run_json([python, script, str(repository), str(AIM_STEPS)])
+    return AimFigures(found["points"] / found["seconds"], found["bytes"] / found["points"])
+
+
+def run_json(command: Sequence[str]) -> Any:
+    """Run a command and decode the last line that it prints."""
+    environment = {**os.environ, "LOGURU_LEVEL": "WARNING"}
+    output = subprocess.run(
+        command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=1200
+    ).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """Print the rows as Markdown."""
+    print("| work | matyan | Aim 3.29.1 | ratio |\n|---|---:|---:|---:|")
+    for row in rows:
+        print(f"| {row.work} | {row.matyan} | {row.aim} | {row.ratio} |")
+
+
+if __name__ == "__main__":
+    main()
