@@ -77,7 +77,7 @@ PLANS: Final[tuple[Plan, ...]] = (
 )
 
 
-def run_demo(url: str, *, pace_seconds: float = PACE_SECONDS) -> int:
+def log_demo(url: str, *, pace_seconds: float = PACE_SECONDS) -> int:
     """Log the runs of PLANS to the tracker at `url` and return how many were new.
 
     Raises:

@@ -49,9 +49,12 @@ class BlobService:
             project: whose run it is.
 
         Raises:
-            InvalidArgumentError: no name for a run, or no path, or one that is too long.
+            InvalidArgumentError: no name for a run, or no path, or one that is too long or no valid unicode.
         """
-        size = len(path.encode(errors="surrogatepass"))
+        try:
+            size = len(path.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidArgumentError("the artifact path is not valid unicode") from error
         if not 1 <= size <= ARTIFACT_PATH_BYTES_MAX:
             raise InvalidArgumentError(
                 f"the artifact path has {size} bytes; it needs 1, limit {ARTIFACT_PATH_BYTES_MAX}"

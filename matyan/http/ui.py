@@ -44,6 +44,8 @@ _TYPES: Final[Mapping[str, str]] = {
 _OUTSIDE_SCRIPT: Final = re.compile(r'<script[^>]*\ssrc="https?://[^"]*"[^>]*></script>')
 _OUTSIDE_LINK: Final = re.compile(r'<link[^>]*\shref="https?://[^"]*"[^>]*/?>')
 _ANALYTICS: Final = re.compile(r"<script>(?:(?!</script>).)*window\.analytics(?:(?!</script>).)*</script>", re.DOTALL)
+_IDLE_PRELOAD: Final = re.compile(r'<link rel="preload" as="script"[^>]*/>')
+"""Made for another credentials mode than the script's use, so browsers load the editor twice and warn about it."""
 _TITLE: Final = re.compile(r"<title>[^<]*</title>")
 
 _ALWAYS: Final = (b"cache-control", b"no-cache")
@@ -114,8 +116,8 @@ def find_build() -> Path:
 def render(build: Path, *, base_path: str) -> str:
     """Return the page: the template with its base path, without third parties, with our shim and title."""
     page = (build / "index-template.html").read_text("utf-8")
-    for outside in (_OUTSIDE_SCRIPT, _OUTSIDE_LINK, _ANALYTICS):
-        page = outside.sub("", page)
+    for unwanted in (_OUTSIDE_SCRIPT, _OUTSIDE_LINK, _ANALYTICS, _IDLE_PRELOAD):
+        page = unwanted.sub("", page)
     page = _TITLE.sub(f"<title>{TITLE}</title>", page)
     shim = Path(__file__).with_name("ui_shim.js").read_text("utf-8").replace("__VERSION__", version("aim-ui"))
     page = page.replace('<meta charset="utf-8"/>', f'<meta charset="utf-8"/><script>{shim}</script>', 1)

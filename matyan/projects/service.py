@@ -11,6 +11,7 @@ import msgspec
 from matyan.catalog import documents
 from matyan.catalog import repository as catalog
 from matyan.engines.kv.protocol import KvEngine, KvReader
+from matyan.errors import InvalidArgumentError
 from matyan.ids import DEFAULT_PROJECT, Project, RunNumber
 from matyan.projects.model import ParamTree
 from matyan.runs import repository as runs
@@ -98,8 +99,15 @@ class ProjectService:
         return [] if stored is None else _pins.decode(stored)
 
     def pin(self, pinned: Sequence[PinnedSequence], *, project: Project = DEFAULT_PROJECT) -> None:
-        """Replace the pinned sequences."""
-        data = msgspec.json.encode(pinned)
+        """Replace the pinned sequences.
+
+        Raises:
+            InvalidArgumentError: a text holds a lone surrogate.
+        """
+        try:
+            data = msgspec.json.encode(pinned)
+        except UnicodeEncodeError as error:
+            raise InvalidArgumentError("a text is not valid unicode") from error
         self._kv.write(lambda tx: documents.put_pinned(tx, project, data))
 
     def _pages(self, project: Project) -> Iterator[_Page]:

@@ -139,20 +139,19 @@ def build_rest(context: Context) -> Built:
 def build_gateway(context: Context) -> Built:
     """Make what takes in frames and files."""
     from matyan.blobs import routes as blob_routes  # noqa: PLC0415 - see the module's docstring
-    from matyan.ingestion import gateway as gateway_module  # noqa: PLC0415
+    from matyan.ingestion.gateway import Gateway, make_route  # noqa: PLC0415
 
     _blob_service(context)
-    gateway = gateway_module.Gateway(
+    gateway = Gateway(
         producer=context.log.producer(),
         topic=DATA_TOPIC,
         backlog=_backlog(context),
         metrics=context.metrics,
         clock=context.clock,
     )
-    context.services["gateway"] = gateway
     context.drains.append(gateway.drain)
     context.routes += blob_routes.ROUTES
-    context.root_routes += [*blob_routes.ROOT_ROUTES, *gateway_module.ROOT_ROUTES]
+    context.root_routes += [*blob_routes.ROOT_ROUTES, make_route(gateway)]
     return Built()
 
 

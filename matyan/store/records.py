@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from matyan.engines.kv.protocol import KvReader, KvTransaction
-from matyan.errors import CorruptedError, TooLargeError
+from matyan.errors import CorruptedError, InvalidArgumentError, TooLargeError
 from matyan.limits import PIECE_BYTES_MAX
 
 T = TypeVar("T")
@@ -25,8 +25,15 @@ class RecordCodec(Generic[T]):
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(kind)
 
     def encode(self, record: T) -> bytes:
-        """Return the newest form."""
-        return b"\x01" + self._encoder.encode(record)
+        """Return the newest form.
+
+        Raises:
+            InvalidArgumentError: a text holds a lone surrogate, which only a client can have put there.
+        """
+        try:
+            return b"\x01" + self._encoder.encode(record)
+        except UnicodeEncodeError as error:
+            raise InvalidArgumentError("a text is not valid unicode") from error
 
     def decode(self, value: bytes) -> T:
         """Read any form ever written.

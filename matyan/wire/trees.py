@@ -1,4 +1,4 @@
-"""The path/value stream of search results: trees -> records and back; array bytes with dtype and shape.
+"""The path/value stream of search results: trees -> records; array bytes with dtype and shape.
 
 Source: docs/reference/wire.md, "Binary tree stream". A stream is a plain concatenation of what `encode_tree_records`
 returns; receivers rely on no boundaries.
@@ -11,48 +11,31 @@ Two things that trees may hold and the stream cannot:
 
 from __future__ import annotations
 
-import enum
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from matyan.errors import InvalidArgumentError
-
-Key = str | int
+from matyan.wire.streams import Mark, Tag
 
 EMPTY_KEY: Final = "(empty)"
-_SENTINEL: Final = 0xFE
 _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**63 - 1
 _KEYS_CACHED_MAX: Final = 20_000
 _KEY_CHARACTERS_CACHED_MAX: Final = 100
 
 _length: Final = struct.Struct("<I").pack
-_length_at: Final = struct.Struct("<I").unpack_from
 _int_key: Final = struct.Struct(">q").pack
 _int: Final = struct.Struct("<IBq").pack
 _float: Final = struct.Struct("<IBd").pack
-_text_head: Final = struct.Struct("<IB").pack
+_head: Final = struct.Struct("<IB").pack
 _NUMBER_BYTES: Final = 9
 """Of a number's value: tag and eight bytes."""
-
-
-class Mark(enum.IntEnum):
-    """Values that begin a container; the tags of the wire."""
-
-    LIST = 6
-    OBJECT = 7
-
-
-class _Tag(enum.IntEnum):
-    NULL = 0
-    BOOL = 1
-    INT = 2
-    FLOAT = 3
-    TEXT = 4
-    BYTES = 5
+_LENGTHS_BYTES: Final = 8
+"""Of a record with the empty path: what stands before its value."""
 
 
 def _record_value(content: bytes) -> bytes:
@@ -65,18 +48,11 @@ _FALSE: Final = _record_value(b"\x01\x00")
 _LIST: Final = _record_value(b"\x06")
 _OBJECT: Final = _record_value(b"\x07")
 
-# Section 5 of the contract: an array is these four records in this order.
-_ARRAY_TYPE: Final = b"type\xfe"
-_ARRAY_SHAPE: Final = b"shape\xfe"
-_ARRAY_DTYPE: Final = b"dtype\xfe"
-_ARRAY_BLOB: Final = b"blob\xfe"
 _NUMPY: Final = _record_value(b"\x04numpy")
 _FLOAT64: Final = _record_value(b"\x04float64")
 
 _key_bytes: Final[dict[str, bytes]] = {}
 """Text key -> its bytes. Keys repeat in every tree; the few thousand of a repository are encoded once."""
-_lengths: Final = tuple(_length(size) for size in range(512))
-"""Of paths; longer ones are packed when they occur."""
 
 
 # ---- encoding
@@ -126,7 +102,7 @@ def encode_value(value: object) -> bytes:
         raise InvalidArgumentError(f"the integer {value} does not fit into 64 bit")
     if isinstance(value, dict | list | tuple | np.ndarray):
         raise InvalidArgumentError(f"{type(value).__name__} is no leaf")
-    return encode_tree_records(value)[len(_length(0)) * 2 :]
+    return encode_tree_records(value)[_LENGTHS_BYTES:]
 
 
 def _encode_key(key: object) -> bytes:
@@ -158,24 +134,111 @@ def _key_of(key: object, siblings: Mapping[Any, object]) -> bytes | None:
 Append = Callable[[bytes], None]
 
 
-def _write(value: object, path: bytes, append: Append) -> None:
-    """Append the records of what stands at `path`. Types in order of frequency: this runs once per container and leaf."""
+def _write(value: Any, path: bytes, append: Append) -> None:
+    """Append the records of what stands at `path`."""
     kind = type(value)
+    leaf = _LEAVES.get(kind)
+    if leaf is not None:
+        append(_length(len(path)) + path + leaf(value))
+    elif kind is dict:
+        _write_dict(value, path, append)
+    elif kind is list or kind is tuple:
+        _write_list(value, path, append)
+    elif kind is np.ndarray:
+        _write_array(value, path, append)
+    elif kind is bytes:
+        # Pieces of their own: blobs are large, and joining copies them once more.
+        append(_length(len(path)) + path + _head(len(value) + 1, Tag.BYTES))
+        append(value)
+    else:
+        _write(_plain(value), path, append)
+
+
+def _write_dict(tree: Mapping[Any, Any], path: bytes, append: Append) -> None:
+    if not tree:
+        append(_length(len(path)) + path + _OBJECT)
+    for key, value in tree.items():
+        encoded = _key_bytes.get(key) or _key_of(key, tree)
+        if encoded is None:
+            continue
+        child = path + encoded
+        leaf = _LEAVES.get(type(value))
+        if leaf is not None:
+            append(_length(len(child)) + child + leaf(value))
+        else:
+            _write(value, child, append)
+
+
+def _write_list(items: Sequence[Any], path: bytes, append: Append) -> None:
+    append(_length(len(path)) + path + _LIST)
+    for index, value in enumerate(items):
+        child = path + (_INDEXES[index] if index < _INDEXES_MADE else _encode_key(index))
+        leaf = _LEAVES.get(type(value))
+        if leaf is not None:
+            append(_length(len(child)) + child + leaf(value))
+        else:
+            _write(value, child, append)
+
+
+def _write_array(array: NDArray[Any], path: bytes, append: Append) -> None:
+    """Append section 5 of the contract: type, shape, dtype and blob, in this order."""
+    if array.dtype.kind not in "fiub":
+        append(_length(len(path)) + path + _NULL)
+        return
+    if array.ndim != 1:
+        raise InvalidArgumentError(f"an array has one dimension, not {array.ndim}")
+    blob = array.astype("<f8", copy=False).tobytes()
     size = len(path)
-    if kind is dict:
-        _write_dict(value, path, append)  # type: ignore[arg-type]  # `kind` says so, mypy does not follow it
-        return
-    if kind is np.ndarray:
-        _write_array(value, path, append)  # type: ignore[arg-type]  # likewise
-        return
-    append(_lengths[size] if size < 512 else _length(size))  # noqa: PLR2004 (the length of the table)
-    append(path)
-    writer = _LEAVES.get(kind)
-    if writer is not None:
-        append(writer(value))
-        return
-    if kind is list or kind is tuple:
-        append(_LIST)
-        _write_list(value, path, append)  # type: ignore[arg-type]  # likewise
-        return
-    _write_other(value, path, append)
+    append(
+        b"".join(
+            (
+                _length(size + 5), path, b"type\xfe", _NUMPY,
+                _length(size + 6), path, b"shape\xfe", _int(_NUMBER_BYTES, Tag.INT, len(array)),
+                _length(size + 6), path, b"dtype\xfe", _FLOAT64,
+                _length(size + 5), path, b"blob\xfe", _head(len(blob) + 1, Tag.BYTES),
+            )
+        )
+    )  # fmt: skip
+    append(blob)
+
+
+def _plain(value: object) -> object:
+    """Return what stands for a value of a less common type: subclasses and numpy scalars."""
+    for kinds, plain in _PLAIN:
+        if isinstance(value, kinds):
+            return plain(value)
+    raise InvalidArgumentError(f"{type(value).__name__} cannot stand in a tree")
+
+
+def _leaf_int(value: int) -> bytes:
+    try:
+        return _int(_NUMBER_BYTES, Tag.INT, value)
+    except struct.error:
+        return _leaf_text(str(value))
+
+
+def _leaf_text(value: str) -> bytes:
+    data = value.encode("utf-8", "replace")
+    return _head(len(data) + 1, Tag.TEXT) + data
+
+
+_LEAVES: Final[Mapping[type, Callable[[Any], bytes]]] = {
+    str: _leaf_text,
+    float: lambda value: _float(_NUMBER_BYTES, Tag.FLOAT, value),
+    int: _leaf_int,
+    bool: lambda value: _TRUE if value else _FALSE,
+    type(None): lambda _: _NULL,
+}
+"""Value records, length included, of the types that most leaves have."""
+_PLAIN: Final[Sequence[tuple[tuple[type, ...], Callable[[Any], object]]]] = (
+    ((bool, np.bool_), bool),
+    ((int, np.integer), int),
+    ((float, np.floating), float),
+    ((str,), str),
+    ((bytes, bytearray, memoryview), bytes),
+    ((dict,), dict),
+    ((list, tuple), list),
+)
+"""Subclasses -> the plain type; booleans before integers, whose subclass they are."""
+_INDEXES_MADE: Final = 256
+_INDEXES: Final = tuple(_encode_key(index) for index in range(_INDEXES_MADE))

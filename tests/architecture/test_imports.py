@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Final
 
@@ -68,3 +72,32 @@ def test_the_import_check_sees_a_forbidden_import(tmp_path: Path, module: str, l
 
     assert answer.returncode != 0, "the check took it"
     assert "BROKEN" in answer.stdout, answer.stdout + answer.stderr
+
+
+def declared_distributions() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["distributed"], *extras["demo"]]
+    return {normalized(re.split(r"[\s\[<>=!~;]", line, maxsplit=1)[0]) for line in lines}
+
+
+def normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def imported_packages() -> set[str]:
+    nodes = [node for path in (ROOT / "matyan").rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    named = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {name.split(".")[0] for name in plain | named} - sys.stdlib_module_names - {"matyan"}
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    distributions = importlib.metadata.packages_distributions()
+    comes_with = {"loguru": "matyan-client"}
+    wanted = {
+        name: comes_with.get(name) or normalized(distributions.get(name, [name])[0]) for name in imported_packages()
+    }
+
+    undeclared = {name for name, distribution in wanted.items() if distribution not in declared_distributions()}
+    assert undeclared == set()

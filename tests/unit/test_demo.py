@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from matyan.demo import EPOCHS, PLANS, Plan, draw_filters, run_demo, simulate
+from matyan.demo import EPOCHS, PLANS, Plan, draw_filters, log_demo, simulate
 from matyan.errors import UnavailableError
 from tests.support.server import free_port
 
@@ -72,14 +72,14 @@ def test_without_a_tracker_the_demo_says_how_to_start_one() -> None:
     pytest.importorskip("matyan_client", reason="the extra `demo` is not installed")
 
     with pytest.raises(UnavailableError, match="matyan up"):
-        run_demo(f"http://127.0.0.1:{free_port()}", pace_seconds=0)
+        log_demo(f"http://127.0.0.1:{free_port()}", pace_seconds=0)
 
 
 def test_without_matyan_client_the_demo_says_what_to_install() -> None:
     script = (
         "import sys; sys.modules['matyan_client'] = None\n"
-        "from matyan.demo import run_demo\n"
-        "try: run_demo('http://127.0.0.1:9')\n"
+        "from matyan.demo import log_demo\n"
+        "try: log_demo('http://127.0.0.1:9')\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
 

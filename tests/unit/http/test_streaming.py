@@ -1,0 +1,173 @@
+"""Iterator -> chunked body: batches, errors, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from matyan.errors import InvalidArgumentError
+from matyan.http.streaming import BATCH_BYTES, BUFFER_BYTES_MAX, stream
+from matyan.threads import Pool
+
+
+class Socket:
+    """The ASGI side of a response: what was sent, and when the client leaves."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+        self.left = asyncio.Event()
+        self.may_send = asyncio.Event()
+        self.may_send.set()
+
+    async def receive(self) -> Any:
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        await self.may_send.wait()
+        self.messages.append(message)
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [message["body"] for message in self.messages if message["type"] == "http.response.body"]
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    pool = Pool("test", threads=2)
+    yield pool
+    assert pool.close(timeout_seconds=5)
+
+
+def run(scenario: Callable[[], Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_many_small_chunks_make_few_messages(pool: Pool) -> None:
+    async def scenario() -> list[bytes]:
+        socket = Socket()
+        response = await stream(lambda: (b"%05d" % number for number in range(10_000)), pool=pool)
+        await response.to_asgi_response(None, None)({}, socket.receive, socket.send)  # type: ignore[arg-type, typeddict-item]
+        return socket.bodies
+
+    bodies = run(scenario)
+    assert b"".join(bodies) == b"".join(b"%05d" % number for number in range(10_000))
+    assert len(bodies) <= 10
+
+
+def test_an_empty_iterator_is_an_empty_body(pool: Pool) -> None:
+    async def scenario() -> Socket:
+        socket = Socket()
+        response = await stream(lambda: iter(()), pool=pool)
+        await response.to_asgi_response(None, None)({}, socket.receive, socket.send)  # type: ignore[arg-type, typeddict-item]
+        return socket
+
+    socket = run(scenario)
+    assert socket.messages[0]["status"] == 200
+    assert socket.messages[1:] == [{"type": "http.response.body", "body": b"", "more_body": False}]
+
+
+def test_an_error_before_the_first_byte_is_raised_to_the_handler(pool: Pool) -> None:
+    def failing() -> Iterator[bytes]:
+        yield b""
+        raise InvalidArgumentError("bad")
+
+    with pytest.raises(InvalidArgumentError):
+        run(lambda: stream(failing, pool=pool))
+
+
+def test_an_error_after_the_first_byte_aborts_the_body(pool: Pool) -> None:
+    sent = Socket()
+
+    def failing() -> Iterator[bytes]:
+        yield b"x"
+        raise InvalidArgumentError("bad")
+
+    async def scenario() -> None:
+        response = await stream(failing, pool=pool)
+        await response.to_asgi_response(None, None)({}, sent.receive, sent.send)  # type: ignore[arg-type, typeddict-item]
+
+    with pytest.raises(InvalidArgumentError):
+        run(scenario)
+    assert all(message.get("more_body", True) for message in sent.messages)
+
+
+def test_what_is_there_is_sent_though_the_iterator_goes_on_working(pool: Pool) -> None:
+    go_on = threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        yield b"first"
+        go_on.wait()
+        yield b"second"
+
+    async def scenario() -> list[bytes]:
+        socket = Socket()
+        response = await stream(slow, pool=pool)
+        sending = asyncio.ensure_future(response.to_asgi_response(None, None)({}, socket.receive, socket.send))  # type: ignore[arg-type, typeddict-item]
+        while not socket.bodies:
+            await asyncio.sleep(0.001)
+        before = list(socket.bodies)
+        go_on.set()
+        await sending
+        return before
+
+    assert run(scenario) == [b"first"]
+
+
+def test_a_slow_client_holds_the_iterator_back(pool: Pool) -> None:
+    made = 0
+
+    def eager() -> Iterator[bytes]:
+        nonlocal made
+        for _ in range(1000):
+            made += BATCH_BYTES
+            yield b"x" * BATCH_BYTES
+
+    async def scenario() -> int:
+        socket = Socket()
+        socket.may_send.clear()
+        response = await stream(eager, pool=pool)
+        sending = asyncio.ensure_future(response.to_asgi_response(None, None)({}, socket.receive, socket.send))  # type: ignore[arg-type, typeddict-item]
+        seen = -1
+        while seen != made:  # until it stands still
+            seen = made
+            await asyncio.sleep(0.1)
+        socket.left.set()
+        socket.may_send.set()
+        await sending
+        return seen
+
+    assert run(scenario) <= BUFFER_BYTES_MAX + 2 * BATCH_BYTES
+
+
+def test_a_client_that_leaves_closes_the_iterator_in_its_own_thread(pool: Pool) -> None:
+    opened_in: list[str] = []
+    closed_in: list[str] = []
+    closed = threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        opened_in.append(threading.current_thread().name)
+        try:
+            for _ in itertools.count():
+                yield b"x"
+        finally:
+            closed_in.append(threading.current_thread().name)
+            closed.set()
+
+    async def scenario() -> bool:
+        socket = Socket()
+        response = await stream(endless, pool=pool)
+        sending = asyncio.ensure_future(response.to_asgi_response(None, None)({}, socket.receive, socket.send))  # type: ignore[arg-type, typeddict-item]
+        while not socket.bodies:
+            await asyncio.sleep(0.001)
+        socket.left.set()
+        await sending
+        return await asyncio.to_thread(closed.wait, 1.0)
+
+    assert run(scenario)
+    assert closed_in == opened_in

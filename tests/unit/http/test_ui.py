@@ -1,0 +1,141 @@
+"""The served UI: nothing from outside, static files with their types, pages everywhere else."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from litestar.testing import TestClient
+
+from matyan.http.app import make_app
+from matyan.http.edge import EdgeOptions
+from matyan.http.ui import AimUi, find_build, render
+
+ADDRESSES_IN_OUR_SHIM = {"https://github.com/aimhubio/aim/releases/tag/v", "https://api.github.com/repos/aimhubio/"}
+NAMESPACES = {"http://www.w3.org/2000/svg"}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient[Any]]:
+    with TestClient(make_app([], edge=EdgeOptions(page=AimUi()))) as client:
+        yield client
+
+
+def test_the_page_names_no_address_outside_but_those_that_the_shim_answers() -> None:
+    page = render(find_build(), base_path="")
+
+    found = {re.sub(r"[\d.]+$", "", url) for url in re.findall(r"https?://[^\"' )]+", page)}
+    assert found == ADDRESSES_IN_OUR_SHIM | NAMESPACES
+
+
+def test_the_page_runs_no_analytics_and_is_titled_matyan() -> None:
+    page = render(find_build(), base_path="")
+
+    assert "segment" not in page
+    assert page.count("window.analytics") == 1  # ours, which switches it off
+    assert "<title>Matyan</title>" in page
+
+
+def test_the_shim_comes_before_every_other_script_of_the_page() -> None:
+    page = render(find_build(), base_path="")
+
+    assert page.index("window.analytics = false") < page.index("<script>document.write")
+    assert page.index("window.analytics = false") < page.index("static/js/main.js")
+
+
+def test_the_base_path_reaches_the_api_path_and_every_asset() -> None:
+    page = render(find_build(), base_path="/foo")
+
+    assert 'window.API_BASE_PATH="/foo"' in page
+    assert "{{" not in page
+    assert set(re.findall(r'(?:src|href)="(/[^/"]+)/', page)) == {"/foo"}
+
+
+def test_every_asset_that_the_page_names_is_served(client: TestClient[Any]) -> None:
+    page = client.get("/").text
+    assets = set(re.findall(r'(?:src|href)="(/static-files/[^"]+)"', page))
+
+    assert len(assets) >= 10
+    assert {asset: client.get(asset).status_code for asset in assets} == dict.fromkeys(assets, 200)
+
+
+TYPES = [
+    ("manifest.json", "application/json"),
+    ("favicon.ico", "image/vnd.microsoft.icon"),
+    ("static/js/main.js", "text/javascript; charset=utf-8"),
+    ("static/css/main.css", "text/css; charset=utf-8"),
+    ("assets/icomoon/fonts/icomoon.woff", "font/woff"),
+]
+
+
+@pytest.mark.parametrize(("name", "content_type"), TYPES)
+def test_a_file_has_its_content_type(client: TestClient[Any], name: str, content_type: str) -> None:
+    answer = client.get(f"/static-files/{name}")
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == content_type
+
+
+def test_a_compressed_variant_is_sent_to_those_who_take_it(client: TestClient[Any]) -> None:
+    plain = (find_build() / "static/js/main.js").read_bytes()
+    with client.stream("GET", "/static-files/static/js/main.js", headers={"Accept-Encoding": "gzip"}) as answer:
+        packed = b"".join(answer.iter_raw())
+    other = client.get("/static-files/static/js/main.js", headers={"Accept-Encoding": "identity"})
+
+    assert answer.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(packed) == plain
+    assert "content-encoding" not in other.headers
+    assert other.content == plain
+
+
+TRAVERSALS = ["../__init__.py", "../../secret", "%2e%2e/__init__.py", "static/../../__init__.py", "nope.js", ""]
+
+
+@pytest.mark.parametrize("name", TRAVERSALS)
+def test_a_path_outside_the_bundle_and_a_missing_file_are_404(name: str) -> None:
+    # Below any client, which would clean the path.
+    with TestClient(make_app([], edge=EdgeOptions(page=AimUi()))) as client:
+        answer = client.get(f"http://testserver.local/static-files/{name}")
+
+        assert answer.status_code == 404 or "Matyan" in answer.text
+        assert "secret" not in answer.text
+        assert "aim_ui" not in answer.text
+
+
+async def test_a_path_that_no_client_cleaned_is_404() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError("a GET needs no body")
+
+    scope: Any = {"method": "GET", "path": "/static-files/../__init__.py", "headers": [], "query_string": b""}
+    await AimUi()(scope, receive, send)
+
+    assert sent[0]["status"] == 404
+    assert sent[1]["body"] == b'{"detail":"Not Found"}'
+
+
+def test_files_are_revalidated_and_versioned_ones_kept(client: TestClient[Any]) -> None:
+    first = client.get("/static-files/manifest.json")
+    again = client.get("/static-files/manifest.json", headers={"If-None-Match": first.headers["etag"]})
+    versioned = client.get("/static-files/manifest.json?version=1")
+
+    assert first.headers["cache-control"] == "no-cache"
+    assert (again.status_code, again.content) == (304, b"")
+    assert "immutable" in versioned.headers["cache-control"]
+
+
+def test_a_page_takes_only_reads(client: TestClient[Any]) -> None:
+    answer = client.post("/runs")
+
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_the_page_may_connect_to_its_own_origin_only(client: TestClient[Any]) -> None:
+    assert "default-src 'self' data: blob:" in client.get("/").headers["content-security-policy"]

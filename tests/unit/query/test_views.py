@@ -1,0 +1,62 @@
+"""The fast bytes of a metric trace are those of the general encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matyan.ids import RunNumber
+from matyan.query import views
+from matyan.query.executor import Trace
+from matyan.runs.model import Run, RunDocument
+from matyan.sequences.model import Columns, Summary, canonical_context
+from matyan.wire.trees import encode_tree_records
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=8)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | texts | st.just("blob"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts | st.just("blob"), inner, max_size=3),
+    max_leaves=6,
+)
+contexts = st.dictionaries(texts | st.just("blob"), json_values, max_size=3)
+
+
+def make_named_run(run_id: str) -> Run:
+    return Run(number=RunNumber(1), document=RunDocument(hash=run_id), experiment=None, tags=())
+
+
+@given(
+    run_id=texts,
+    name=texts,
+    context=contexts,
+    index=st.integers(0, 300),
+    count=st.integers(0, 5),
+    axis_count=st.none() | st.integers(1, 5),
+    points=st.integers(1, 1000),
+)
+def test_trace_bytes_equal_those_of_the_general_encoder(
+    run_id: str, name: str, context: dict[str, Any], index: int, count: int, axis_count: int | None, points: int
+) -> None:
+    columns = Columns(
+        np.arange(count), np.arange(count) / 3, np.full(count, np.nan), np.arange(count) + 1_717_603_201_500
+    )
+    axis = None if axis_count is None else (np.arange(axis_count) * 7.5, np.arange(axis_count) * 1.0)
+    summary = Summary(bucket=1, name=name, context=canonical_context(context), dtype="float")
+    trace = {
+        "name": name,
+        "context": summary.context_object,
+        "slice": [0, 0, points],
+        "values": columns.values,
+        "iters": columns.steps.astype(np.float64),
+        "epochs": columns.epochs,
+        "timestamps": columns.times / 1000,
+        "x_axis_values": None if axis is None else axis[0],
+        "x_axis_iters": None if axis is None else axis[1],
+    }
+
+    fast = views.trace_bytes(make_named_run(run_id), index, Trace(summary, columns, axis), points=points)
+
+    assert fast == encode_tree_records({run_id: {"traces": {index: trace}}})

@@ -1,0 +1,59 @@
+"""The bounded pools."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from matyan import threads
+from matyan.errors import UnavailableError
+from matyan.threads import Pool
+
+
+def test_a_full_pool_refuses_at_once() -> None:
+    pool, release = Pool("test", threads=1, waiting_max=1), threading.Event()
+    first = pool.submit(release.wait)
+    second = pool.submit(lambda: 2)
+
+    with pytest.raises(UnavailableError, match="2 calls under way"):
+        pool.submit(lambda: 3)
+    release.set()
+
+    assert (first.result(5), second.result(5)) == (True, 2)
+    assert pool.close(timeout_seconds=5)
+
+
+def test_a_pool_takes_calls_again_when_earlier_ones_ended() -> None:
+    pool = Pool("test", threads=1, waiting_max=0)
+
+    assert [pool.submit(lambda: 1).result(5) for _ in range(1)] == [1]
+    assert pool.close(timeout_seconds=5)
+
+
+def test_closing_drops_what_has_not_begun_and_waits_for_the_rest() -> None:
+    pool, begun, release = Pool("test", threads=1), threading.Event(), threading.Event()
+    running = pool.submit(lambda: (begun.set(), release.wait()))
+    waiting = pool.submit(lambda: None)
+    begun.wait(5)
+
+    assert not pool.close(timeout_seconds=0.01)
+    assert waiting.cancelled()
+    release.set()
+    assert pool.close(timeout_seconds=5)
+    assert running.done()
+
+
+def test_a_closed_pool_refuses() -> None:
+    pool = Pool("test", threads=1)
+    pool.close()
+
+    with pytest.raises(UnavailableError, match="closed"):
+        pool.submit(lambda: None)
+
+
+async def test_run_blocking_returns_the_result_and_raises_the_error() -> None:
+    assert await threads.run_blocking(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await threads.run_blocking(divmod, 1, 0)
+    threads.close()
