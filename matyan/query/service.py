@@ -22,12 +22,15 @@ from matyan.runs import repository as runs
 from matyan.runs.model import Run
 from matyan.sequences import repository as sequences
 from matyan.sequences.model import Bucket, Summary
+from matyan.sequences.repository import SAMPLE_POINTS_MAX
 from matyan.sequences.service import check_points
 from matyan.wire.trees import encode_tree_records, progress
 
 SILENCE_SECONDS_MAX: Final = 0.5
 """A stream that has nothing to say says so this often, for proxies and for the page that waits (contract)."""
 ACTIVE_RUNS_PER_READ: Final = 64
+TRACES_PER_CHUNK: Final = 32
+"""Traces of one run that are handed over at once; a run may have too many to be held in memory."""
 
 
 class Search(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,13 +169,19 @@ class SearchService:
         self, project: Project, found: Iterable[Batch], search: MetricSearch, report: Progress
     ) -> Iterator[bytes]:
         for batch in found:
-            traces = executor.read_traces(self._kv, project, batch, points=search.points, x_axis=search.x_axis)
-            for candidate, place, trace in traces:
+            parts: list[bytes] = []
+            for candidate, place, trace in executor.read_traces(
+                self._kv, project, batch, points=search.points, x_axis=search.x_axis
+            ):
                 if place == 0:
-                    yield views.metrics_head(candidate.run, skip_system=search.skip_system)
-                yield views.trace_bytes(candidate.run, place, trace, points=search.points)
+                    parts.append(views.metrics_head(candidate.run, skip_system=search.skip_system))
+                parts.append(views.trace_bytes(candidate.run, place, trace, points=search.points))
                 if place == len(candidate.summaries) - 1:
-                    yield views.metrics_tail(candidate.run) + report.after_run(candidate.place)
+                    parts += (views.metrics_tail(candidate.run), report.after_run(candidate.place))
+                elif len(parts) < TRACES_PER_CHUNK and len(trace.sample) <= SAMPLE_POINTS_MAX:
+                    continue
+                yield b"".join(parts)
+                parts.clear()
             yield report.pulse(batch.checked)
         yield report.end()
 

@@ -260,7 +260,7 @@ def _observe_ingest(context: Context) -> Callable[[TopicPartition, Sequence[LogR
         metrics.ingest_items.labels("dead").inc(outcome.dead_letters)
         if outcome.records:
             metrics.ingest_visibility_seconds.observe(max(0.0, clock.now_seconds() - outcome.received_ms_min / 1000))
-        backlog.applied(partition, records[-1].offset + 1)
+        backlog.applied(partition.partition, records[-1].offset + 1)
 
     return observe
 

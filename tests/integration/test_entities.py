@@ -169,7 +169,8 @@ def test_state_that_no_browser_could_read_is_refused(app: RunsApp) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "body"), [("apps", {"type": "runs", "state": {}}), ("dashboards", {"name": "x"}), ("reports", {"name": "x"})]
+    ("kind", "body"),
+    [("apps", {"type": "runs", "state": {}}), ("dashboards", {"name": "x"}), ("reports", {"name": "x"})],
 )
 def test_delete_under_matyan_is_204_without_a_body(app: RunsApp, kind: str, body: object) -> None:
     made = post(app, f"{MATYAN}/{kind}/", body)

@@ -16,6 +16,7 @@ from litestar.testing import TestClient
 from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.engines.kv.protocol import KvEngine
 from matyan.http.app import make_app
+from matyan.ids import DEFAULT_PROJECT
 from matyan.query import routes as query_routes
 from matyan.query.service import SearchService
 from matyan.runs import repository as runs
@@ -332,7 +333,7 @@ def test_settled_metrics_read_as_before(kv: KvEngine, client: Client) -> None:
     ref = store.make_metric(kv, number, "loss", values, epochs=[step // 100 for step in range(1200)], points_at_once=60)
     before = search(client, p=100)
 
-    kv.write(lambda tx: sequences.settle(tx, store.DEFAULT_PROJECT, SequenceRef(*ref)))
+    kv.write(lambda tx: sequences.settle(tx, DEFAULT_PROJECT, SequenceRef(*ref)))
 
     assert search(client, p=100) == before
     assert batch(client, "a", named("loss"), record_density=-1)[0]["values"] == values

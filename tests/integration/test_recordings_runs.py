@@ -53,5 +53,3 @@ def test_recorded_request_gets_the_recorded_answer(replay: Replay, recording: Re
 
 def test_recordings_cover_info_of_runs() -> None:
     assert len(INFO) >= 18
-
-

@@ -93,5 +93,3 @@ def _keys(node: Any, name: str) -> list[Any]:
 
 def _sorted(value: Any) -> Any:
     return sorted(value, key=lambda item: json.dumps(item, sort_keys=True)) if isinstance(value, list) else value
-
-

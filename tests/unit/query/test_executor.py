@@ -172,7 +172,7 @@ def put_summaries(tx: KvTransaction, batch: Batch, *, each: int) -> None:
         ("run.name == 'run.metrics'", False),
     ],
 )
-def test_whether_a_query_reads_sequences_is_seen_in_its_tree(text: str, expected: bool) -> None:  # noqa: FBT001 - pytest passes it by name
+def test_whether_a_query_reads_sequences_is_seen_in_its_tree(text: str, expected: bool) -> None:
     assert executor.reads_sequences(compile_query(text, variable="metric")) is expected
 
 

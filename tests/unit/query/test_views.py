@@ -43,7 +43,7 @@ def test_trace_bytes_equal_those_of_the_general_encoder(
     columns = Columns(
         np.arange(count), np.arange(count) / 3, np.full(count, np.nan), np.arange(count) + 1_717_603_201_500
     )
-    axis = None if axis_count is None else (np.arange(axis_count) * 7.5, np.arange(axis_count) * 1.0)
+    axis = None if axis_count is None else (np.linspace(1, 9, axis_count), np.arange(axis_count).astype(np.float64))
     summary = Summary(bucket=1, name=name, context=canonical_context(context), dtype="float")
     trace = {
         "name": name,

@@ -23,7 +23,12 @@ def counted(*moments: float, offset: int = 0) -> Activity:
 
 @pytest.mark.parametrize(
     ("offset", "hour"),
-    [(0, "2024-06-01T12:00:00"), (240, "2024-06-01T08:00:00"), (-330, "2024-06-01T18:00:00"), (780, "2024-05-31T23:00:00")],
+    [
+        (0, "2024-06-01T12:00:00"),
+        (240, "2024-06-01T08:00:00"),
+        (-330, "2024-06-01T18:00:00"),
+        (780, "2024-05-31T23:00:00"),
+    ],
 )
 def test_hours_are_local(offset: int, hour: str) -> None:
     assert counted(NOON, offset=offset).by_hour() == {hour: 1}

@@ -16,14 +16,18 @@ from matyan.runs.views import buckets_of, finite, record_tree
 from matyan.sequences.model import Bucket, Item
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec="utf-8"))
-TREES = st.recursive(LEAVES, lambda child: st.lists(child) | st.dictionaries(st.text(st.characters(codec="utf-8")), child))
+TREES = st.recursive(
+    LEAVES, lambda child: st.lists(child) | st.dictionaries(st.text(st.characters(codec="utf-8")), child)
+)
 
 
 @given(TREES)
 def test_finite_tree_is_json_and_differs_in_nothing_else(tree: object) -> None:
     read = json.loads(json_bytes(finite(tree)), parse_constant=lambda name: pytest.fail(name))
 
-    assert read == json.loads(json.dumps(tree), parse_constant=lambda name: {"Infinity": "inf", "-Infinity": "-inf"}.get(name, name))
+    assert read == json.loads(
+        json.dumps(tree), parse_constant=lambda name: {"Infinity": "inf", "-Infinity": "-inf"}.get(name, name)
+    )
 
 
 def test_words_of_the_contract_stand_for_what_json_lacks() -> None:

@@ -26,9 +26,11 @@ def build(notation: Any) -> Any:
         "none": lambda: None,
         "bool": lambda: notation["v"],
         "int": lambda: int(notation["v"]),
-        "float": lambda: float(np.frombuffer(bytes.fromhex(notation["ieee_le"]), "<f8")[0])
-        if "ieee_le" in notation
-        else float(notation["v"]),
+        "float": lambda: (
+            float(np.frombuffer(bytes.fromhex(notation["ieee_le"]), "<f8")[0])
+            if "ieee_le" in notation
+            else float(notation["v"])
+        ),
         "str": lambda: notation["v"],
         "bytes": lambda: bytes.fromhex(notation["hex"]),
         "list": lambda: [build(item) for item in notation["v"]],
