@@ -22,6 +22,11 @@ def make_id() -> str:
     return str(uuid.uuid4())
 
 
+def log_key(project: Project, run_id: RunId) -> bytes:
+    """Return the key of a run's records in the log: all of them lie in one partition."""
+    return f"{project}/{run_id}".encode(errors="surrogatepass")
+
+
 def check_run_id(text: str) -> RunId:
     """Return `text` as a run id.
 

@@ -143,7 +143,9 @@ async def _next(body: AsyncIterator[bytes]) -> bytes | None:
     return await anext(body, None)
 
 
-ROUTES: Final = (presign, images_batch, audios_batch)
-"""Mounted under the prefix of every dialect."""
+ROUTES: Final = (presign,)
+"""For the gateway, under the prefix of every dialect."""
+READ_ROUTES: Final = (images_batch, audios_batch)
+"""For the readers, likewise."""
 ROOT_ROUTES: Final = (upload,)
 """Absolute paths."""

@@ -1,7 +1,8 @@
 """The connections being served, and how they end when the server stops.
 
 Granian answers pings only while `receive()` is pending, and cannot send a close frame while it is; so a pending
-`receive()` is cancelled, close 1001 is sent in its place, and the handler gets `websocket.disconnect` from it.
+`receive()` is cancelled and the handler gets `websocket.disconnect` from it. It answers what it has read before, and
+when it has returned, close 1001 goes out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from matyan.observe.metrics import Metrics
 
 GOING_AWAY: Final = 1001
+_DISCONNECT: Final = {"type": "websocket.disconnect", "code": GOING_AWAY}
 
 
 class Connections:
@@ -51,13 +53,14 @@ class Connections:
         self._observe()
         try:
             await app(scope, socket.receive, send)
+            await socket.goodbye()
         finally:
             self._sockets.discard(socket)
             self._changed.set()
             self._observe(time.monotonic() - began)
 
     async def close_sockets(self, timeout_seconds: float) -> int:
-        """Close every WebSocket with 1001 once its handler asks for the next message; return how many did not end."""
+        """Close every WebSocket with 1001 once its handler has answered what it read; return how many did not end."""
         self.draining = True
         for socket in tuple(self._sockets):
             socket.close()
@@ -104,7 +107,7 @@ class _Socket:
 
     async def receive(self) -> Any:
         if self._closing:
-            return await self._goodbye()
+            return dict(_DISCONNECT)
         task = self._waiting = asyncio.current_task()
         assert task is not None
         try:
@@ -112,15 +115,16 @@ class _Socket:
         except asyncio.CancelledError:
             if not self._closing or task.uncancel() > 0:
                 raise  # somebody else cancelled the handler
-            return await self._goodbye()
+            return dict(_DISCONNECT)
         finally:
             self._waiting = None
 
-    async def _goodbye(self) -> Any:
-        # The client may be gone already: then there is nobody to say it to.
-        with contextlib.suppress(Exception):
-            await self._send({"type": "websocket.close", "code": GOING_AWAY, "reason": "the server is stopping"})
-        return {"type": "websocket.disconnect", "code": GOING_AWAY}
+    async def goodbye(self) -> None:
+        """Send the close frame, when it was we who ended the conversation."""
+        if self._closing:
+            # The client, or the handler itself, may have closed meanwhile.
+            with contextlib.suppress(Exception):
+                await self._send({"type": "websocket.close", "code": GOING_AWAY, "reason": "the server is stopping"})
 
 
 async def refuse_handshake(receive: Receive, send: Send, *, status: int, text: str) -> None:

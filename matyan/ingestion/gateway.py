@@ -21,7 +21,7 @@ from matyan.clock import Clock, SystemClock
 from matyan.engines.log.protocol import LogEntry, LogProducer
 from matyan.errors import InvalidArgumentError, MatyanError
 from matyan.http.connections import refuse_handshake
-from matyan.ids import DEFAULT_PROJECT, Project, RunId, check_run_id
+from matyan.ids import DEFAULT_PROJECT, Project, RunId, check_run_id, log_key
 from matyan.ingestion.backlog import Backlog
 from matyan.limits import FRAME_INLINE_BYTES_MAX
 from matyan.observe.metrics import Metrics
@@ -187,7 +187,7 @@ class _Session:
     def key(self, project: Project) -> bytes:
         """Return the log key of the run."""
         if self._key is None:
-            self._key = f"{project}/{self.run_id}".encode()
+            self._key = log_key(project, self.run_id)
         return self._key
 
 

@@ -12,11 +12,12 @@ from matyan.catalog.notes import run_notes
 from matyan.clock import Clock, SystemClock
 from matyan.engines.kv.protocol import KvEngine, KvReader
 from matyan.ids import DEFAULT_PROJECT, Project, RunId
+from matyan.observe.metrics import Metrics
 from matyan.query import executor, views
 from matyan.query.executor import AllRuns, Batch, Candidate, WorkClock
 from matyan.query.language import Query, compile_query
 from matyan.query.names import RunName, SequenceName, index_sequences
-from matyan.query.sandbox import Budget
+from matyan.query.sandbox import SECONDS_MAX, Budget, QueryBudgetError
 from matyan.query.syntax import RUN
 from matyan.runs import repository as runs
 from matyan.runs.model import Run
@@ -26,8 +27,6 @@ from matyan.sequences.repository import SAMPLE_POINTS_MAX
 from matyan.sequences.service import check_points
 from matyan.wire.trees import encode_tree_records, progress
 
-SILENCE_SECONDS_MAX: Final = 0.5
-"""A stream that has nothing to say says so this often, for proxies and for the page that waits (contract)."""
 ACTIVE_RUNS_PER_READ: Final = 64
 TRACES_PER_CHUNK: Final = 32
 """Traces of one run that are handed over at once; a run may have too many to be held in memory."""
@@ -73,9 +72,26 @@ class SearchService:
     progress messages or, when nobody wants these, `b""`: whoever takes the stream can stop it there.
     """
 
-    def __init__(self, *, kv: KvEngine, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        kv: KvEngine,
+        clock: Clock | None = None,
+        metrics: Metrics | None = None,
+        seconds_max: float = SECONDS_MAX,
+    ) -> None:
+        """Keep what searches need.
+
+        Args:
+            kv: the store.
+            clock: what `run.duration` and budgets are measured with.
+            metrics: where searches are counted.
+            seconds_max: of work for one search; waiting for the client is not counted.
+        """
         self._kv = kv
         self._clock = clock or SystemClock()
+        self._metrics = metrics or Metrics()
+        self._seconds_max = seconds_max
 
     # ---- runs
 
@@ -87,7 +103,7 @@ class SearchService:
             QueryBudgetError: it took too long.
         """
         work = WorkClock(self._clock.monotonic_seconds)
-        query = compile_query(search.q, variable=RUN, budget=Budget(clock=work.seconds))
+        query = compile_query(search.q, variable=RUN, budget=self._budget(work))
         names = self._names(project, search, query)
         after = None
         if search.offset:
@@ -101,7 +117,7 @@ class SearchService:
         found = executor.first(matching, 1 if search.limit < 0 else search.limit)
         if not search.exclude_traces and not everything:
             found = executor.with_summaries(self._kv, project, found, Bucket.METRIC)
-        return work.metered(_runs_stream(found, search, self._progress(project, search, work)))
+        return self._watched("run", work, _runs_stream(found, search, self._progress(project, search, work)))
 
     def active(self, *, project: Project = DEFAULT_PROJECT) -> Iterator[bytes]:
         """Stream the runs that have not ended, newest first, each with its metrics and a progress message."""
@@ -131,9 +147,10 @@ class SearchService:
         """
         check_points(search.points)
         work = WorkClock(self._clock.monotonic_seconds)
-        query = compile_query(search.q, variable=Bucket.METRIC.word, budget=Budget(clock=work.seconds))
+        query = compile_query(search.q, variable=Bucket.METRIC.word, budget=self._budget(work))
         found = self._sequences(project, search, query, Bucket.METRIC, work)
-        return work.metered(self._metrics_stream(project, found, search, self._progress(project, search, work)))
+        chunks = self._metrics_stream(project, found, search, self._progress(project, search, work))
+        return self._watched(Bucket.METRIC.word, work, chunks)
 
     def _sequences(
         self, project: Project, search: Search, query: Query, bucket: Bucket, work: WorkClock
@@ -154,6 +171,7 @@ class SearchService:
 
         def keep(candidate: Candidate) -> Candidate | None:
             known = [summary for summary in candidate.summaries if summary.bucket == bucket]
+            self._metrics.query_scanned_rows.inc(len(known))
             if about_sequence is not None:
                 run = names(candidate)
                 known = [
@@ -166,7 +184,7 @@ class SearchService:
         return executor.narrow(batches, keep, work)
 
     def _metrics_stream(
-        self, project: Project, found: Iterable[Batch], search: MetricSearch, report: Progress
+        self, project: Project, found: Iterable[Batch], search: MetricSearch, report: views.Progress
     ) -> Iterator[bytes]:
         for batch in found:
             parts: list[bytes] = []
@@ -187,9 +205,34 @@ class SearchService:
 
     # ---- parts of every search
 
+    def _budget(self, work: WorkClock) -> Budget:
+        return Budget(seconds=self._seconds_max, clock=work.seconds)
+
+    def _watched(self, endpoint: str, work: WorkClock, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Pass the stream on, measure it, and count it when it does not come to its end."""
+        began = work.seconds()
+        stopped = ""
+        try:
+            yield from work.metered(chunks)
+        except GeneratorExit:
+            stopped = "disconnect"
+            raise
+        except QueryBudgetError:
+            stopped = "deadline"
+            raise
+        except Exception:
+            stopped = "error"
+            raise
+        finally:
+            self._metrics.query_seconds.labels(endpoint).observe(work.seconds() - began)
+            if stopped:
+                self._metrics.query_stopped.labels(stopped).inc()
+
     def _candidates(self, project: Project, search: Search, query: Query, after: bytes | None) -> Iterator[Batch]:
         system_params = not search.skip_system or query.may_read_system_params
-        return executor.read_candidates(self._kv, AllRuns(), project, after=after, system_params=system_params)
+        for batch in executor.read_candidates(self._kv, AllRuns(), project, after=after, system_params=system_params):
+            self._metrics.query_scanned_rows.inc(len(batch.candidates))
+            yield batch
 
     def _names(self, project: Project, search: Search, query: Query) -> Callable[[Candidate], RunName]:
         """Return what makes the name `run` of a candidate."""
@@ -211,47 +254,12 @@ class SearchService:
 
         return name
 
-    def _progress(self, project: Project, search: Search, work: WorkClock) -> Progress:
+    def _progress(self, project: Project, search: Search, work: WorkClock) -> views.Progress:
         total = cache(lambda: self._kv.read(lambda reader: runs.count(reader, project)))
-        return Progress(total if search.report_progress else None, work)
+        return views.Progress(total if search.report_progress else None, work)
 
 
-class Progress:
-    """Numbers and times the progress messages of one stream."""
-
-    def __init__(self, total: Callable[[], int] | None, clock: WorkClock) -> None:
-        self._total = total
-        """Counts all runs, archived ones included; None when nobody wants messages."""
-        self._clock = clock
-        self._number = 0
-        self._checked = 0
-        self._sent_at_seconds = clock.seconds()
-
-    def after_run(self, place: int) -> bytes:
-        """Return the message that follows a run's tree."""
-        return self._message(place)
-
-    def pulse(self, checked: int) -> bytes:
-        """Return a message if there was none for long, else nothing."""
-        self._checked = max(self._checked, checked)
-        is_silent = self._clock.seconds() - self._sent_at_seconds >= SILENCE_SECONDS_MAX
-        return self._message(self._checked) if is_silent else b""
-
-    def end(self) -> bytes:
-        """Return the last message, which repeats how far the search came; nothing when it looked at no run."""
-        return self._message(self._checked) if self._checked else b""
-
-    def _message(self, checked: int) -> bytes:
-        if self._total is None:
-            return b""
-        self._checked = checked
-        self._sent_at_seconds = self._clock.seconds()
-        message = progress(self._number, checked, self._total())
-        self._number += 1
-        return message
-
-
-def _runs_stream(found: Iterable[Batch], search: RunSearch, report: Progress) -> Iterator[bytes]:
+def _runs_stream(found: Iterable[Batch], search: RunSearch, report: views.Progress) -> Iterator[bytes]:
     for batch in found:
         for candidate in batch.candidates:
             run = candidate.run

@@ -10,19 +10,21 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 
-from matyan.query.executor import Trace
+from matyan.query.executor import Trace, WorkClock
 from matyan.runs.model import SYSTEM_PARAMS, Run
 from matyan.sequences.model import Bucket, Summary
-from matyan.wire.trees import encode_path, encode_tree_records
+from matyan.wire.trees import encode_path, encode_tree_records, progress
 
 SUMMARY_VERSION: Final = 2
 """Clients of the contract know the form of metric values by this number."""
+SILENCE_SECONDS_MAX: Final = 0.5
+"""A stream that has nothing to say says so this often, for proxies and for the page that waits (contract)."""
 LAYOUTS_CACHED_MAX: Final = 1024
 MILLISECONDS_PER_SECOND: Final = 1000.0
 
@@ -178,3 +180,41 @@ def _fill(layout: Layout, root: bytes, blobs: Sequence[bytes]) -> bytes:
         parts += (root.join(pieces), blob)
     parts.append(root.join(layout[-1]))
     return b"".join(parts)
+
+
+# ---- progress messages
+
+
+class Progress:
+    """Numbers and times the progress messages of one stream."""
+
+    def __init__(self, total: Callable[[], int] | None, clock: WorkClock) -> None:
+        self._total = total
+        """Counts all runs, archived ones included; None when nobody wants messages."""
+        self._clock = clock
+        self._number = 0
+        self._checked = 0
+        self._sent_at_seconds = clock.seconds()
+
+    def after_run(self, place: int) -> bytes:
+        """Return the message that follows a run's tree."""
+        return self._message(place)
+
+    def pulse(self, checked: int) -> bytes:
+        """Return a message if there was none for long, else nothing."""
+        self._checked = max(self._checked, checked)
+        is_silent = self._clock.seconds() - self._sent_at_seconds >= SILENCE_SECONDS_MAX
+        return self._message(self._checked) if is_silent else b""
+
+    def end(self) -> bytes:
+        """Return the last message, which repeats how far the search came; nothing when it looked at no run."""
+        return self._message(self._checked) if self._checked else b""
+
+    def _message(self, checked: int) -> bytes:
+        if self._total is None:
+            return b""
+        self._checked = checked
+        self._sent_at_seconds = self._clock.seconds()
+        message = progress(self._number, checked, self._total())
+        self._number += 1
+        return message

@@ -14,10 +14,11 @@ import msgspec
 from matyan.clock import Clock, SystemClock
 from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.kv.protocol import KvEngine
-from matyan.engines.log.protocol import LogEngine, LogRecord, TopicPartition
+from matyan.engines.log.protocol import LogEngine, LogProducer, LogRecord, TopicPartition
 from matyan.http.connections import Connections
 from matyan.http.health import Health
 from matyan.http.origins import OriginPolicy
+from matyan.ids import Project, RunId, log_key
 from matyan.observe.metrics import Metrics, add_process_metrics
 from matyan.roles.home import secret
 from matyan.roles.runner import Build, Built
@@ -105,7 +106,8 @@ def build_ops(context: Context) -> Built:
 
 def build_rest(context: Context) -> Built:
     """Make the services that the REST routes call."""
-    from matyan.entities import routes as entity_routes  # noqa: PLC0415 - see the module's docstring
+    from matyan.blobs import routes as blob_routes  # noqa: PLC0415 - see the module's docstring
+    from matyan.entities import routes as entity_routes  # noqa: PLC0415
     from matyan.entities.boards import BoardService  # noqa: PLC0415
     from matyan.entities.service import ExperimentService, TagService  # noqa: PLC0415
     from matyan.projects import routes as project_routes  # noqa: PLC0415
@@ -127,12 +129,13 @@ def build_rest(context: Context) -> Built:
         "boards": BoardService(kv=kv, clock=clock),
         "projects": ProjectService(kv=kv),
         "search": SearchService(kv=kv, clock=clock),
-        "runs": RunService(kv=kv, blobs=blobs, clock=clock),
+        "runs": RunService(kv=kv, blobs=blobs, clock=clock, end_offset_of=_end_offset_of(context.log.producer())),
         "run_logs": RunLogs(kv=kv, blobs=context.blobs),
         "metric_reads": MetricReads(kv=kv, numbers_of=runs.get_numbers),
     }
     for module in (entity_routes, project_routes, query_routes, run_routes, sequence_routes):
         context.routes += module.ROUTES
+    context.routes += blob_routes.READ_ROUTES
     return Built()
 
 
@@ -263,6 +266,16 @@ def _observe_ingest(context: Context) -> Callable[[TopicPartition, Sequence[LogR
         backlog.applied(partition.partition, records[-1].offset + 1)
 
     return observe
+
+
+def _end_offset_of(producer: LogProducer) -> Callable[[Project, RunId], int]:
+    """Return where the next record of a run will stand: an edit is newer than everything before it."""
+
+    def end_offset(project: Project, run_id: RunId) -> int:
+        partition = producer.partition_of(DATA_TOPIC, log_key(project, run_id))
+        return producer.end_offset(TopicPartition(DATA_TOPIC, partition))
+
+    return end_offset
 
 
 def _blob_service(context: Context) -> Any:

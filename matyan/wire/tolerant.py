@@ -172,7 +172,7 @@ def _number(value: object) -> object:
         try:
             return float(value)
         except OverflowError:
-            return math.copysign(math.inf, cast("int", value))
+            return math.inf if cast("int", value) > 0 else -math.inf
         except ValueError:
             raise InvalidArgumentError(f"{str(value)[:40]!r} is not a number") from None
     return value

@@ -57,7 +57,13 @@ def runs_app(path: Path) -> Iterator[RunsApp]:
     uris = BlobUris([SECRET], clock=clock)
     blobs = BlobService(blobs=store, uris=uris)
     app = make_app(
-        [*project_routes.ROUTES, *run_routes.ROUTES, *entity_routes.ROUTES, *blob_routes.ROUTES],
+        [
+            *project_routes.ROUTES,
+            *run_routes.ROUTES,
+            *entity_routes.ROUTES,
+            *blob_routes.ROUTES,
+            *blob_routes.READ_ROUTES,
+        ],
         root_routes=blob_routes.ROOT_ROUTES,
         services={
             "projects": ProjectService(kv=kv),

@@ -91,8 +91,6 @@ class MatyanServer:
             str(self.home),
             "--port",
             str(self.port),
-            "--client-port",
-            str(self.port + 1),
         ]
 
     def start(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -52,8 +53,8 @@ def test_a_closed_pool_refuses() -> None:
         pool.submit(lambda: None)
 
 
-async def test_run_blocking_returns_the_result_and_raises_the_error() -> None:
-    assert await threads.run_blocking(divmod, 7, 2) == (3, 1)
+def test_run_blocking_returns_the_result_and_raises_the_error() -> None:
+    assert asyncio.run(threads.run_blocking(divmod, 7, 2)) == (3, 1)
     with pytest.raises(ZeroDivisionError):
-        await threads.run_blocking(divmod, 1, 0)
-    threads.close()
+        asyncio.run(threads.run_blocking(divmod, 1, 0))
+    assert threads.close(timeout_seconds=5)

@@ -28,7 +28,7 @@ from matyan.entities.service import containing
         ("a", "line\na", True),
     ],
 )
-def test_pattern_matches_as_in_sqlite(pattern: str, name: str, found: bool) -> None:  # noqa: FBT001 (a column of the table)
+def test_pattern_matches_as_in_sqlite(pattern: str, name: str, found: bool) -> None:
     assert containing(pattern)(name) is found
 
 

@@ -44,6 +44,10 @@ def pool() -> Iterator[Pool]:
     assert pool.close(timeout_seconds=5)
 
 
+async def deliver(response: Any, socket: Socket) -> None:
+    await response.to_asgi_response()({}, socket.receive, socket.send)
+
+
 def run(scenario: Callable[[], Any]) -> Any:
     return asyncio.run(asyncio.wait_for(scenario(), 10))
 
@@ -52,7 +56,7 @@ def test_many_small_chunks_make_few_messages(pool: Pool) -> None:
     async def scenario() -> list[bytes]:
         socket = Socket()
         response = await stream(lambda: (b"%05d" % number for number in range(10_000)), pool=pool)
-        await response.to_asgi_response(None, None)({}, socket.receive, socket.send)  # type: ignore[arg-type, typeddict-item]
+        await deliver(response, socket)
         return socket.bodies
 
     bodies = run(scenario)
@@ -64,7 +68,7 @@ def test_an_empty_iterator_is_an_empty_body(pool: Pool) -> None:
     async def scenario() -> Socket:
         socket = Socket()
         response = await stream(lambda: iter(()), pool=pool)
-        await response.to_asgi_response(None, None)({}, socket.receive, socket.send)  # type: ignore[arg-type, typeddict-item]
+        await deliver(response, socket)
         return socket
 
     socket = run(scenario)
@@ -90,7 +94,7 @@ def test_an_error_after_the_first_byte_aborts_the_body(pool: Pool) -> None:
 
     async def scenario() -> None:
         response = await stream(failing, pool=pool)
-        await response.to_asgi_response(None, None)({}, sent.receive, sent.send)  # type: ignore[arg-type, typeddict-item]
+        await deliver(response, sent)
 
     with pytest.raises(InvalidArgumentError):
         run(scenario)
@@ -108,7 +112,7 @@ def test_what_is_there_is_sent_though_the_iterator_goes_on_working(pool: Pool) -
     async def scenario() -> list[bytes]:
         socket = Socket()
         response = await stream(slow, pool=pool)
-        sending = asyncio.ensure_future(response.to_asgi_response(None, None)({}, socket.receive, socket.send))  # type: ignore[arg-type, typeddict-item]
+        sending = asyncio.ensure_future(deliver(response, socket))
         while not socket.bodies:
             await asyncio.sleep(0.001)
         before = list(socket.bodies)
@@ -132,7 +136,7 @@ def test_a_slow_client_holds_the_iterator_back(pool: Pool) -> None:
         socket = Socket()
         socket.may_send.clear()
         response = await stream(eager, pool=pool)
-        sending = asyncio.ensure_future(response.to_asgi_response(None, None)({}, socket.receive, socket.send))  # type: ignore[arg-type, typeddict-item]
+        sending = asyncio.ensure_future(deliver(response, socket))
         seen = -1
         while seen != made:  # until it stands still
             seen = made
@@ -162,7 +166,7 @@ def test_a_client_that_leaves_closes_the_iterator_in_its_own_thread(pool: Pool) 
     async def scenario() -> bool:
         socket = Socket()
         response = await stream(endless, pool=pool)
-        sending = asyncio.ensure_future(response.to_asgi_response(None, None)({}, socket.receive, socket.send))  # type: ignore[arg-type, typeddict-item]
+        sending = asyncio.ensure_future(deliver(response, socket))
         while not socket.bodies:
             await asyncio.sleep(0.001)
         socket.left.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import re
 from collections.abc import Iterator
@@ -91,21 +92,11 @@ def test_a_compressed_variant_is_sent_to_those_who_take_it(client: TestClient[An
     assert other.content == plain
 
 
-TRAVERSALS = ["../__init__.py", "../../secret", "%2e%2e/__init__.py", "static/../../__init__.py", "nope.js", ""]
+TRAVERSALS = ["../__init__.py", "../../secret", "static/../../__init__.py", "/etc/passwd", "nope.js", "", "static"]
 
 
 @pytest.mark.parametrize("name", TRAVERSALS)
 def test_a_path_outside_the_bundle_and_a_missing_file_are_404(name: str) -> None:
-    # Below any client, which would clean the path.
-    with TestClient(make_app([], edge=EdgeOptions(page=AimUi()))) as client:
-        answer = client.get(f"http://testserver.local/static-files/{name}")
-
-        assert answer.status_code == 404 or "Matyan" in answer.text
-        assert "secret" not in answer.text
-        assert "aim_ui" not in answer.text
-
-
-async def test_a_path_that_no_client_cleaned_is_404() -> None:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -114,8 +105,9 @@ async def test_a_path_that_no_client_cleaned_is_404() -> None:
     async def receive() -> Any:
         raise AssertionError("a GET needs no body")
 
-    scope: Any = {"method": "GET", "path": "/static-files/../__init__.py", "headers": [], "query_string": b""}
-    await AimUi()(scope, receive, send)
+    # Called below any client, which would clean the path.
+    scope: Any = {"method": "GET", "path": f"/static-files/{name}", "headers": [], "query_string": b""}
+    asyncio.run(AimUi()(scope, receive, send))
 
     assert sent[0]["status"] == 404
     assert sent[1]["body"] == b'{"detail":"Not Found"}'

@@ -97,7 +97,7 @@ def plain(value: Any) -> Any:
         return json.loads(bytes(value))
     if isinstance(value, msgspec.Struct):
         return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
 
@@ -275,7 +275,7 @@ def test_integers_of_any_size_in_params_are_kept(big: int) -> None:
 def test_an_integer_that_python_would_not_convert_is_kept_as_text() -> None:
     digits = "9" * 5000
 
-    assert one('{"type": "log_hparams", "value": {"a": %s}}' % digits).value == {"a": digits}
+    assert one(hparams(f'{{"a": {digits}}}')).value == {"a": digits}
 
 
 def test_nan_in_params_and_contexts_is_kept() -> None:
@@ -373,13 +373,17 @@ def test_a_bad_item_is_refused_and_its_neighbours_are_not(item: Any, reason: str
     assert reason in refusal(item)
 
 
+def hparams(value: str) -> str:
+    return f'{{"type":"log_hparams","value":{value}}}'
+
+
 def nested(depth: int) -> str:
     return '{"a":' * depth + "1" + "}" * depth
 
 
 @pytest.mark.parametrize("depth", [JSON_DEPTH_MAX + 1, 900, 90_000])
 def test_an_item_nested_too_deep_is_refused_alone(depth: int) -> None:
-    assert "deeper" in refusal('{"type":"log_hparams","value":%s}' % nested(depth))
+    assert "deeper" in refusal(hparams(nested(depth)))
     assert "deeper" in refusal(
         json.dumps(METRIC).replace('{"subset": "train"}', nested(depth)[: CONTEXT_BYTES_MAX * 99])
     )
@@ -387,13 +391,13 @@ def test_an_item_nested_too_deep_is_refused_alone(depth: int) -> None:
 
 def test_brackets_within_texts_do_not_count_as_depth() -> None:
     good = r'{"type":"log_terminal_line","line":"[[{,\"]]\\","step":0}'
-    frame = decode_frame("[%s,%s]" % (good, '{"type":"log_hparams","value":%s}' % nested(90_000)))
+    frame = decode_frame(f"[{good},{hparams(nested(90_000))}]")
 
     assert frame.commands == [LogTerminalLine('[[{,"]]\\', 0)]
 
 
 def test_params_may_be_nested_to_the_limit() -> None:
-    text = '{"type":"log_hparams","value":%s}' % nested(JSON_DEPTH_MAX - 1)
+    text = hparams(nested(JSON_DEPTH_MAX - 1))
 
     assert len(through_the_log(text)) == 1
 
@@ -412,7 +416,7 @@ def test_a_refusal_says_what_it_is_about() -> None:
 
 def test_every_type_of_command_goes_through_msgpack() -> None:
     commands: list[Command] = [
-        CreateRun(datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), True),  # noqa: FBT003 (a positional Struct)
+        CreateRun(datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), True),
         SetRunProperty(name="n", archived=False),
         LogHparams({"a": {"b": [1, None, 2.5, 2**65]}}),
         one(metric(value=math.nan)),
@@ -456,7 +460,7 @@ def test_a_payload_that_is_none_is_corrupted(encoding: str, payload: bytes) -> N
 
 
 @pytest.mark.parametrize("write_size", [True, False])
-def test_a_payload_that_blows_up_is_refused(write_size: bool) -> None:  # noqa: FBT001 (parametrized)
+def test_a_payload_that_blows_up_is_refused(write_size: bool) -> None:
     bomb = zstandard.ZstdCompressor(write_content_size=write_size).compress(bytes(4 * FRAME_BYTES_MAX + 1))
 
     with pytest.raises(CorruptedError):

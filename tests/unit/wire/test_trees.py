@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parents[2] / "golden"
 def build(notation: Any) -> Any:
     """Make the Python value of a vector's input."""
     kind = notation["t"]
-    simple = {
+    simple: dict[str, Callable[[], Any]] = {
         "none": lambda: None,
         "bool": lambda: notation["v"],
         "int": lambda: int(notation["v"]),
@@ -46,7 +47,7 @@ def build(notation: Any) -> Any:
     return simple[kind]()
 
 
-ENCODERS = {
+ENCODERS: dict[str, Callable[[Any], bytes]] = {
     "value": encode_value,
     "path": encode_path,
     "tree": encode_tree_records,
@@ -121,7 +122,7 @@ def test_numpy_scalars_and_subclasses_are_sent_as_what_they_stand_for() -> None:
     class Words(str):
         __slots__ = ()
 
-    odd = {"a": np.float32(0.5), "b": np.int64(3), "c": np.bool_(True), "d": Words("w"), "e": np.longdouble(2)}  # noqa: FBT003 (numpy's own signature)
+    odd = {"a": np.float32(0.5), "b": np.int64(3), "c": np.bool_(True), "d": Words("w"), "e": np.longdouble(2)}
 
     assert encode_tree_records(odd) == encode_tree_records({"a": 0.5, "b": 3, "c": True, "d": "w", "e": 2.0})
 

@@ -1,0 +1,63 @@
+"""The table of metrics and its handles."""
+
+from __future__ import annotations
+
+import re
+from typing import get_type_hints
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from matyan.observe.metrics import METRICS, Kind, Metrics, add_process_metrics
+
+CLASSES = {Kind.COUNTER: Counter, Kind.GAUGE: Gauge, Kind.HISTOGRAM: Histogram}
+KEPT = """
+matyan_http_requests_total matyan_http_request_duration_seconds matyan_planner_path_total matyan_ws_connections_active
+matyan_ws_messages_total matyan_ws_connection_duration_seconds matyan_ingestion_messages_consumed_total
+matyan_ingestion_messages_processed_total matyan_ingestion_processing_errors_total matyan_ingestion_batch_size
+matyan_ingestion_batch_processing_seconds matyan_ingestion_txn_estimated_bytes matyan_ingestion_fdb_retries_total
+matyan_control_events_consumed_total matyan_control_events_processed_total matyan_control_processing_errors_total
+matyan_control_processing_duration_seconds
+""".split()
+
+
+def test_every_row_of_the_table_has_a_typed_handle_of_its_kind() -> None:
+    hints = {name: kind for name, kind in get_type_hints(Metrics).items() if name != "registry"}
+
+    assert hints == {attribute: CLASSES[metric.kind] for attribute, metric in METRICS.items()}
+
+
+def test_the_names_of_the_existing_system_are_kept() -> None:
+    assert set(KEPT) <= {metric.name for metric in METRICS.values()}
+
+
+def test_names_are_unique_and_say_their_unit() -> None:
+    names = [metric.name for metric in METRICS.values()]
+
+    assert len(set(names)) == len(names)
+    for metric in METRICS.values():
+        assert re.fullmatch(r"matyan_[a-z_]+", metric.name)
+        assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER), metric.name
+        assert bool(metric.buckets) == (metric.kind is Kind.HISTOGRAM), metric.name
+
+
+def test_the_exposition_shows_what_was_counted() -> None:
+    metrics = Metrics()
+    metrics.ws_frames.labels("ok").inc(3)
+    text = metrics.exposition().decode()
+
+    assert 'matyan_ws_frames_total{outcome="ok"} 3.0' in text
+    assert "_created" not in text
+
+
+def test_two_registries_share_nothing() -> None:
+    first, second = Metrics(), Metrics()
+    first.upload_bytes.inc()
+
+    assert "matyan_upload_bytes_total 0.0" in second.exposition().decode()
+
+
+def test_the_process_is_measured_too() -> None:
+    metrics = Metrics()
+    add_process_metrics(metrics)
+
+    assert b"python_gc_objects_collected_total" in metrics.exposition()

@@ -1,0 +1,109 @@
+"""Start in order, watch, stop in reverse."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from matyan.errors import ConfigurationError
+from matyan.observe.metrics import Metrics
+from matyan.roles.runner import Built, run
+from matyan.workers.lifecycle import ThreadService
+
+
+class Recorder:
+    """Parts that write down what happens to them."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def engine(self, name: str) -> Callable[[], Built]:
+        def build() -> Built:
+            self.events.append(f"open {name}")
+            return Built(close=lambda: self.events.append(f"close {name}"))
+
+        return build
+
+    def service(self, name: str, error: Exception | None = None) -> Callable[[], Built]:
+        return lambda: Built(_Service(name, self.events, error))
+
+
+class _Service(ThreadService):
+    def __init__(self, name: str, events: list[str], error: Exception | None) -> None:
+        super().__init__(name)
+        self._events = events
+        self._error = error
+
+    async def start(self) -> None:
+        self._events.append(f"start {self.name}")
+        await super().start()
+
+    async def stop(self) -> None:
+        await super().stop()
+        self._events.append(f"stop {self.name}")
+
+    def run(self, stop: threading.Event) -> None:
+        if self._error is not None:
+            raise self._error
+        stop.wait()
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_parts_start_in_order_and_stop_in_reverse_engines_after_all_services() -> None:
+    found = Recorder()
+    run(
+        [found.engine("kv"), found.service("worker"), found.engine("late"), found.service("http")],
+        metrics=Metrics(),
+        announce=terminate,
+    )
+
+    assert found.events == [
+        "open kv",
+        "start worker",
+        "open late",
+        "start http",
+        "stop http",
+        "stop worker",
+        "close late",
+        "close kv",
+    ]
+
+
+def test_a_failed_service_stops_the_others_and_its_error_is_raised() -> None:
+    found = Recorder()
+    with pytest.raises(KeyError):
+        run([found.engine("kv"), found.service("good"), found.service("bad", KeyError("x"))], metrics=Metrics())
+
+    assert found.events[-3:] == ["stop bad", "stop good", "close kv"]
+
+
+def test_a_part_that_cannot_be_built_closes_what_is_open() -> None:
+    found = Recorder()
+
+    def broken() -> Built:
+        raise ConfigurationError("port in use")
+
+    with pytest.raises(ConfigurationError, match="port in use"):
+        run([found.engine("kv"), found.service("worker"), broken], metrics=Metrics())
+
+    assert found.events[-2:] == ["stop worker", "close kv"]
+
+
+def test_the_state_of_services_is_a_metric() -> None:
+    found, metrics, seen = Recorder(), Metrics(), []
+
+    def announce() -> None:
+        seen.append(metrics.exposition().decode())
+        terminate()
+
+    run([found.service("worker")], metrics=metrics, announce=announce)
+
+    assert 'matyan_service_running{service="worker"} 1.0' in seen[0]
+    assert 'matyan_service_running{service="worker"} 0.0' in metrics.exposition().decode()
