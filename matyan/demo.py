@@ -96,13 +96,19 @@ def log_demo(url: str, *, pace_seconds: float = PACE_SECONDS) -> int:
     repository = Repo(url)
     new = 0
     for plan in PLANS:
-        if repository.run_exists(plan.run_id):
+        if _is_finished(repository, plan):
             print(f"{plan.experiment}/{plan.name} is there already")  # noqa: T201 - a command's output
             continue
         _train(plan, url, pace_seconds)
         new += 1
     repository.close()
     return new
+
+
+def _is_finished(repository: Any, plan: Plan) -> bool:
+    """A demo that was interrupted left a run unfinished: it is trained again, over what is there."""
+    run = repository.get_run(plan.run_id)
+    return run is not None and not run.props.get("active", True)
 
 
 def _check_ready(url: str) -> None:

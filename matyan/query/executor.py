@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, repeat
 from typing import Final, NamedTuple, Protocol
 
 from matyan.engines.kv.protocol import KvEngine, KvReader
@@ -25,10 +24,13 @@ from matyan.sequences.repository import SequenceRef
 from matyan.sequences.sampling import align
 from matyan.sequences.service import ALL_POINTS, StoredMetric, read_whole
 
-RUNS_PER_READ: Final = (64, 128, 256, 512)
-"""Runs that each transaction reads; the last number goes on. It begins small, since many searches end there."""
+RUNS_PER_FIRST_READ: Final = 64
+"""Many searches end after their first page."""
+RUNS_PER_READ_MAX: Final = 512
+PARAM_BYTES_PER_READ: Final = 16_000_000
+"""About how many bytes of params one transaction reads: those of a single run can be megabytes."""
 SUMMARIES_PER_READ: Final = 8192
-"""About how many sequence records one transaction reads: a run can have a hundred thousand."""
+"""About how many sequence records one transaction reads: a single run can have a hundred thousand."""
 SEQUENCES_PER_READ: Final = 256
 POINTS_PER_READ: Final = 500_000
 """Bounds of one transaction that reads samples: 16 MB of columns, besides a first sequence of any length."""
@@ -121,8 +123,8 @@ def read_candidates(
     kv: KvEngine, source: CandidateSource, project: Project, *, after: bytes | None = None, system_params: bool
 ) -> Iterator[Batch]:
     """Yield the runs of `source` behind the position `after`, one transaction a batch."""
-    place = 0
-    for rows_max in chain(RUNS_PER_READ, repeat(RUNS_PER_READ[-1])):
+    place, rows_max = 0, RUNS_PER_FIRST_READ
+    while True:
 
         def read(reader: KvReader, after: bytes | None = after, rows_max: int = rows_max) -> _Page:
             listed = source.list_runs(reader, project, after=after, rows_max=rows_max)
@@ -137,6 +139,13 @@ def read_candidates(
         if len(listed) < rows_max:
             return
         after = listed[-1].position
+        rows_max = _next_size(rows_max, [len(run.document.params) for run in found], per_read=PARAM_BYTES_PER_READ)
+
+
+def _next_size(runs_max: int, sizes: Sequence[int], *, per_read: int) -> int:
+    """Return how many runs to read after a read of up to `runs_max` that had these sizes."""
+    average = max(1, sum(sizes) // max(1, len(sizes)))
+    return max(1, min(RUNS_PER_READ_MAX, 2 * runs_max, per_read // average))
 
 
 def narrow(
@@ -174,7 +183,7 @@ def with_summaries(
     kv: KvEngine, project: Project, batches: Iterable[Batch], bucket: Bucket | None = None
 ) -> Iterator[Batch]:
     """Yield the candidates with their sequences of one kind or of all, so many at once as their number allows."""
-    runs_max = RUNS_PER_READ[0]
+    runs_max = RUNS_PER_FIRST_READ
     for batch in batches:
         rest = batch.candidates
         while rest:
@@ -185,8 +194,7 @@ def with_summaries(
                 [candidate._replace(summaries=each) for candidate, each in zip(part, found, strict=True)],
                 batch.checked if not rest else part[-1].place,
             )
-            average = max(1, sum(map(len, found)) // len(part))
-            runs_max = max(1, min(RUNS_PER_READ[-1], 2 * runs_max, SUMMARIES_PER_READ // average))
+            runs_max = _next_size(runs_max, [len(summaries) for summaries in found], per_read=SUMMARIES_PER_READ)
         if not batch.candidates:
             yield batch
 

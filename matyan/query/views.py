@@ -19,6 +19,7 @@ import numpy as np
 from matyan.query.executor import Trace, WorkClock
 from matyan.runs.model import SYSTEM_PARAMS, Run
 from matyan.sequences.model import Bucket, Summary
+from matyan.sequences.repository import SAMPLE_POINTS_MAX
 from matyan.wire.trees import encode_path, encode_tree_records, progress
 
 SUMMARY_VERSION: Final = 2
@@ -30,6 +31,7 @@ MILLISECONDS_PER_SECOND: Final = 1000.0
 
 _LENGTH: Final = struct.Struct("<I")
 _FLOAT64: Final = np.dtype("<f8")
+_ARRAYS: Final = ("values", "iters", "epochs", "timestamps", "x_axis_values", "x_axis_iters")
 _BYTES_TAG: Final = 5
 """First byte of an encoded blob (contract, streaming-codec section 3); contexts, being JSON, hold none."""
 
@@ -117,12 +119,16 @@ def trace_bytes(run: Run, index: int, trace: Trace, *, points: int) -> bytes:
         trace: the metric.
         points: the `p` of the request.
     """
-    root = encode_path((run.hash, "traces", index))
     summary, (steps, values, epochs, times_ms), axis = trace.summary, trace.sample, trace.axis
-    columns = [values, steps.astype(_FLOAT64), epochs, times_ms / MILLISECONDS_PER_SECOND, *(axis or ())]
+    columns = [values, steps.astype(_FLOAT64), epochs, times_ms / MILLISECONDS_PER_SECOND, *(axis or (None, None))]
+    if len(steps) > SAMPLE_POINTS_MAX:
+        tree = {"name": summary.name, "context": summary.context_object, "slice": [0, 0, points]}
+        tree |= zip(_ARRAYS, columns, strict=True)
+        return encode_tree_records({run.hash: {"traces": {index: tree}}})
+    root = encode_path((run.hash, "traces", index))
     head = _head_layout(len(root), summary.name, summary.context, points)
-    arrays = _array_layout(len(root), len(trace.sample), None if axis is None else len(axis[0]))
-    return _fill(head, root, ()) + _fill(arrays, root, [column.tobytes() for column in columns])
+    arrays = _array_layout(len(root), len(steps), None if axis is None else len(axis[0]))
+    return _fill(head, root, ()) + _fill(arrays, root, [column.tobytes() for column in columns if column is not None])
 
 
 def metrics_tail(run: Run) -> bytes:
@@ -144,8 +150,7 @@ def _head_layout(root_bytes: int, name: str, context: str, points: int) -> Layou
 def _array_layout(root_bytes: int, count: int, axis_count: int | None) -> Layout:
     array = np.zeros(count)
     axis = None if axis_count is None else np.zeros(axis_count)
-    tree = dict.fromkeys(("values", "iters", "epochs", "timestamps"), array)
-    return _lay_out(root_bytes, {**tree, "x_axis_values": axis, "x_axis_iters": axis})
+    return _lay_out(root_bytes, dict(zip(_ARRAYS, [array] * 4 + [axis] * 2, strict=True)))
 
 
 def _lay_out(root_bytes: int, tree: Tree) -> Layout:

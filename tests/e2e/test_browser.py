@@ -19,7 +19,7 @@ from tests.support.server import MatyanServer
 
 pytestmark = pytest.mark.browser
 BASELINE: Final = next(plan for plan in PLANS if plan.name == "lr=0.001")
-CURVES: Final = "path.PlotLine, .LineChart path, svg path[class*='Line']"
+CURVES: Final = "svg path.Line"
 
 
 @pytest.fixture(scope="module")

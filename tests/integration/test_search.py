@@ -19,6 +19,7 @@ from matyan.clock import ManualClock
 from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.engines.kv.protocol import KvEngine, KvReader, KvTransaction
 from matyan.http.app import make_app
+from matyan.observe.metrics import Metrics
 from matyan.query import routes as query_routes
 from matyan.query.sandbox import QueryBudgetError
 from matyan.query.service import RunSearch, SearchService
@@ -276,13 +277,15 @@ def make_runs(kv: KvEngine, count: int, **fields: Any) -> None:
 
 def test_search_out_of_time_fails_instead_of_looking_complete(kv: KvEngine) -> None:
     make_runs(kv, 200)
-    stream = SearchService(kv=kv, clock=TickingClock(0.1)).runs(RunSearch())
+    metrics = Metrics()
+    stream = SearchService(kv=kv, clock=TickingClock(0.1), metrics=metrics).runs(RunSearch())
     taken: list[bytes] = []
 
     with pytest.raises(QueryBudgetError):
         taken.extend(stream)
 
     assert 0 < len(treestream.runs(b"".join(taken))) < 200
+    assert stopped(metrics, "deadline") == 1
 
 
 def test_search_out_of_time_before_its_first_tree_is_an_error_answer(kv: KvEngine) -> None:
@@ -326,7 +329,8 @@ def test_client_that_leaves_stops_the_search(kv: KvEngine) -> None:
     whole, counting = CountingKv(kv), CountingKv(kv)
     for _ in SearchService(kv=whole).runs(RunSearch()):
         pass
-    app = make_app(query_routes.ROUTES, services={"search": SearchService(kv=counting)})
+    metrics = Metrics()
+    app = make_app(query_routes.ROUTES, services={"search": SearchService(kv=counting, metrics=metrics)})
     threads.configure(query_threads=1)
 
     asyncio.run(asyncio.wait_for(leave_after_the_first_bytes(app), timeout=20))
@@ -335,6 +339,11 @@ def test_client_that_leaves_stops_the_search(kv: KvEngine) -> None:
     threads.query_pool().submit(lambda: None).result(timeout=10)
     threads.close()
     assert 0 < counting.reads < whole.reads
+    assert stopped(metrics, "disconnect") == 1
+
+
+def stopped(metrics: Metrics, reason: str) -> float | None:
+    return metrics.registry.get_sample_value("matyan_query_stopped_total", {"reason": reason})
 
 
 async def leave_after_the_first_bytes(app: ASGIApp) -> None:

@@ -5,6 +5,7 @@ Run as a module, this file is that process: `python -m tests.integration.test_se
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -22,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from litestar import Response, WebSocket, get, websocket
+from litestar import Response, WebSocket, asgi, get, websocket
+from litestar.types import Receive, Scope, Send
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import connect
 
@@ -95,11 +97,24 @@ async def echo(socket: WebSocket[Any, Any, Any]) -> None:
         await socket.send_text(message["text"])
 
 
+@asgi("/api/v1/ws/ahead", is_mount=True)
+async def ahead(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer after a while, with the next `receive()` pending meanwhile, as the gateway does."""
+    del scope
+    await receive()
+    await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+    coming: asyncio.Future[Any] = asyncio.ensure_future(receive())
+    while (message := await coming)["type"] == "websocket.receive":
+        coming = asyncio.ensure_future(receive())
+        await asyncio.sleep(0.3)
+        await send({"type": "websocket.send", "bytes": None, "text": message["text"]})
+
+
 def serve(ports: Sequence[int]) -> None:
     metrics = Metrics()
     health, connections = Health(), Connections(metrics)
     routes = [endless_stream, failing_stream, big_stream, closed]
-    app = make_app(routes, root_routes=[echo], metrics=metrics, health=health, connections=connections)
+    app = make_app(routes, root_routes=[echo, ahead], metrics=metrics, health=health, connections=connections)
     server = HttpServer(
         app, host="127.0.0.1", ports=ports, connections=connections, health=health, drain_seconds=1.0
     )
@@ -198,6 +213,21 @@ def test_an_idle_websocket_gets_1001_when_the_server_stops(running: Running) -> 
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1001
     assert took < 3.0
+
+
+def test_a_frame_that_was_read_is_answered_before_the_connection_closes(running: Running) -> None:
+    with running.ws("/api/v1/ws/ahead") as socket:
+        socket.send("first")
+        assert socket.recv() == "first"
+        socket.send("last")
+        time.sleep(0.1)  # it is read, and its answer not yet there
+        running.process.send_signal(signal.SIGTERM)
+
+        assert socket.recv() == "last"
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1001
 
 
 def test_a_running_stream_is_cut_when_it_outlasts_the_drain(running: Running) -> None:

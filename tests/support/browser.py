@@ -17,6 +17,12 @@ CHROMIUM: Final = Path("/usr/bin/chromium")
 ARTIFACTS: Final = Path(os.environ.get("MATYAN_ARTIFACTS", Path(__file__).parents[2] / "build-artifacts"))
 ARGUMENTS: Final = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--force-color-profile=srgb"]
 WAIT_MILLISECONDS: Final = 30_000
+_IGNORE_EDITOR_CANCELLATION: Final = """
+addEventListener("unhandledrejection", (event) => {
+    if (event.reason && event.reason.type === "cancelation") event.preventDefault();
+});
+"""
+"""The UI's query editor rejects a promise of its own whenever it is mounted twice, under any server."""
 
 
 class WatchedPage:
@@ -27,6 +33,7 @@ class WatchedPage:
         self.origin = origin
         self.complaints: list[str] = []
         page.set_default_timeout(WAIT_MILLISECONDS)
+        page.add_init_script(_IGNORE_EDITOR_CANCELLATION)
         page.on("request", self._on_request)
         page.on("requestfailed", self._on_failure)
         page.on("response", self._on_response)
@@ -40,7 +47,7 @@ class WatchedPage:
 
     def wait_for_text(self, text: str) -> None:
         """Wait until `text` is to be seen."""
-        self.page.get_by_text(text, exact=False).first.wait_for(state="visible")
+        self.page.locator("body").get_by_text(text, exact=False).first.wait_for(state="visible")
 
     def take_picture(self, name: str, folder: Path = ARTIFACTS) -> Path:
         """Save what is on the screen as PNG."""

@@ -29,6 +29,13 @@ from matyan.runs.service import RunService
 from tests.support.kv import RunTwiceKv
 
 SECRET = b"0123456789abcdef"
+ROUTES = (
+    project_routes.ROUTES,
+    run_routes.ROUTES,
+    entity_routes.ROUTES,
+    blob_routes.ROUTES,
+    blob_routes.READ_ROUTES,
+)
 
 
 class RunsApp(NamedTuple):

@@ -33,7 +33,7 @@ def make_named_run(run_id: str) -> Run:
     name=texts,
     context=contexts,
     index=st.integers(0, 300),
-    count=st.integers(0, 5),
+    count=st.integers(0, 5) | st.just(600),
     axis_count=st.none() | st.integers(1, 5),
     points=st.integers(1, 1000),
 )
