@@ -132,23 +132,22 @@ class Conversation:
 
     async def _read(self, intake: Intake) -> None:
         try:
-            while True:
-                message: Any = await self._receive()
-                if message["type"] != "websocket.receive":
-                    logger.debug("connection ended", extra={"code": message.get("code")})
-                    return
-                self._take(intake, message.get("text"))
-                while self._is_full():
-                    self._room.clear()
-                    await self._room.wait()
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
+            await self._read_all(intake)
+        except Exception:
             logger.exception("reading a connection failed")
-            raise
-        finally:
-            self._ended = not self._draining or self._ended
-            self._changed.set()
+        self._ended = True
+        self._changed.set()
+
+    async def _read_all(self, intake: Intake) -> None:
+        while True:
+            message: Any = await self._receive()
+            if message["type"] != "websocket.receive":
+                logger.debug("connection ended", extra={"code": message.get("code")})
+                return
+            self._take(intake, message.get("text"))
+            while self._is_full():
+                self._room.clear()
+                await self._room.wait()
 
     def _take(self, intake: Intake, text: str | None) -> None:
         now = self._clock.monotonic_seconds()
@@ -237,5 +236,5 @@ class Conversation:
         try:
             await self._send(message)
         except Exception as error:  # noqa: BLE001 (servers differ in what they raise when the client has gone)
-            logger.debug("the client has gone", extra={"reason": str(error)})
-            self._ended = True
+            # What it sent before may still have to be read: the reader says when the connection is over.
+            logger.debug("nobody takes the reply", extra={"reason": str(error)})

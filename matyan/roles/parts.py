@@ -13,7 +13,7 @@ import msgspec
 
 from matyan.clock import Clock, SystemClock
 from matyan.engines.blob.protocol import BlobEngine
-from matyan.engines.kv.protocol import KvEngine
+from matyan.engines.kv.protocol import KvEngine, KvReader
 from matyan.engines.log.protocol import LogEngine, LogProducer, LogRecord, TopicPartition
 from matyan.http.connections import Connections
 from matyan.http.health import Health
@@ -75,8 +75,13 @@ def build_kv(context: Context) -> Built:
     from matyan.engines.open import open_kv  # noqa: PLC0415 - see the module's docstring
 
     context.kv = open_kv(context.settings.kv_uri)
-    context.health.add("kv", lambda: context.kv.read(lambda reader: reader.get(b"\x00health")) and None)
+    context.health.add("kv", functools.partial(context.kv.read, _touch))
     return Built(close=context.kv.close)
+
+
+def _touch(reader: KvReader) -> None:
+    """Read something, there or not: it fails when the store cannot be read."""
+    reader.get(b"\x00")
 
 
 def build_log(context: Context) -> Built:

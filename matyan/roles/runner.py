@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +20,11 @@ logger = logging.getLogger(__name__)
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 POOLS_SECONDS_MAX: Final = 5.0
 """How long calls that still run in threads are waited for."""
+
+
+SWITCH_SECONDS: Final = 0.0005
+"""How long a thread may keep the interpreter from others. At Python's default of 5 ms a thread that works beside a busy
+worker waits that long after every call into LMDB (ADR 0003) and every wake-up of the event loop."""
 
 
 class Built(NamedTuple):
@@ -37,6 +43,7 @@ def run(builds: Sequence[Build], *, metrics: Metrics, announce: Callable[[], Non
     Raises:
         What building or starting a part raised, or the error of the first service that failed.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_Process(metrics).run(builds, announce))
 

@@ -100,3 +100,18 @@ def test_locks_pin_by_hash_and_name_no_index(name: str) -> None:
     assert len(re.findall(r"^[\w.-]+==[^\n]*\\\n    --hash=sha256:", text, re.MULTILINE)) == len(pinned)
     assert "://" not in text
     assert "--index" not in text
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached: set[Path] = set()
+    ahead = [ROOT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        if page in reached:
+            continue
+        reached.add(page)
+        targets = [(page.parent / target.partition("#")[0]).resolve() for target in links(page) if "://" not in target]
+        for target in targets:
+            ahead += sorted(target.glob("*.md")) if target.is_dir() else [target] if target.suffix == ".md" else []
+
+    assert set(pages()) - reached - set((ROOT / "docs" / "changes").glob("*.md")) == set()

@@ -115,9 +115,7 @@ def serve(ports: Sequence[int]) -> None:
     health, connections = Health(), Connections(metrics)
     routes = [endless_stream, failing_stream, big_stream, closed]
     app = make_app(routes, root_routes=[echo, ahead], metrics=metrics, health=health, connections=connections)
-    server = HttpServer(
-        app, host="127.0.0.1", ports=ports, connections=connections, health=health, drain_seconds=1.0
-    )
+    server = HttpServer(app, host="127.0.0.1", ports=ports, connections=connections, health=health, drain_seconds=1.0)
     run([lambda: Built(server)], metrics=metrics, announce=lambda: print("up", *server.ports, flush=True))
 
 
@@ -236,8 +234,7 @@ def test_a_running_stream_is_cut_when_it_outlasts_the_drain(running: Running) ->
     took = running.terminate()
 
     with pytest.raises((IncompleteRead, ConnectionError)):
-        while response.read(1_000_000):
-            pass
+        response.read()
     connection.close()
     assert took < STOP_SECONDS_MAX
 

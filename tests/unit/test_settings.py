@@ -70,7 +70,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_an_address_that_others_reach_needs_a_flag_that_says_so() -> None:
-    with pytest.raises(ConfigurationError, match="no login yet.*--insecure-allow-remote"):
+    with pytest.raises(ConfigurationError, match=r"no login yet.*--insecure-allow-remote"):
         load(environ={}, flags={"http.host": "0.0.0.0"})
 
     settings = load(environ={}, flags={"http.host": "0.0.0.0", "http.allow_remote": True})

@@ -34,7 +34,12 @@ def test_a_pool_takes_calls_again_when_earlier_ones_ended() -> None:
 
 def test_closing_drops_what_has_not_begun_and_waits_for_the_rest() -> None:
     pool, begun, release = Pool("test", threads=1), threading.Event(), threading.Event()
-    running = pool.submit(lambda: (begun.set(), release.wait()))
+
+    def work() -> None:
+        begun.set()
+        release.wait()
+
+    running = pool.submit(work)
     waiting = pool.submit(lambda: None)
     begun.wait(5)
 

@@ -153,9 +153,7 @@ def test_a_flag_that_is_no_boolean_is_422_in_the_recorded_shape(client: TestClie
 
 
 @pytest.mark.parametrize("path", ["/api/things/params?limit=x", "/api/things/native?p=x"])
-def test_an_integer_that_is_none_is_422_by_dependency_and_by_litestar_alike(
-    client: TestClient[Any], path: str
-) -> None:
+def test_an_integer_that_is_none_is_422_by_dependency_and_by_litestar_alike(client: TestClient[Any], path: str) -> None:
     answer = client.get(path)
 
     assert answer.status_code == 422

@@ -21,6 +21,7 @@ class Socket:
     def __init__(self) -> None:
         self.messages: list[Any] = []
         self.left = asyncio.Event()
+        self.has_body = asyncio.Event()
         self.may_send = asyncio.Event()
         self.may_send.set()
 
@@ -31,6 +32,8 @@ class Socket:
     async def send(self, message: Any) -> None:
         await self.may_send.wait()
         self.messages.append(message)
+        if message.get("body"):
+            self.has_body.set()
 
     @property
     def bodies(self) -> list[bytes]:
@@ -113,8 +116,7 @@ def test_what_is_there_is_sent_though_the_iterator_goes_on_working(pool: Pool) -
         socket = Socket()
         response = await stream(slow, pool=pool)
         sending = asyncio.ensure_future(deliver(response, socket))
-        while not socket.bodies:
-            await asyncio.sleep(0.001)
+        await socket.has_body.wait()
         before = list(socket.bodies)
         go_on.set()
         await sending
@@ -167,8 +169,7 @@ def test_a_client_that_leaves_closes_the_iterator_in_its_own_thread(pool: Pool) 
         socket = Socket()
         response = await stream(endless, pool=pool)
         sending = asyncio.ensure_future(deliver(response, socket))
-        while not socket.bodies:
-            await asyncio.sleep(0.001)
+        await socket.has_body.wait()
         socket.left.set()
         await sending
         return await asyncio.to_thread(closed.wait, 1.0)

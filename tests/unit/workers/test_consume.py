@@ -54,7 +54,12 @@ def append(log: LogEngine, *values: bytes) -> None:
 
 
 def make_service(
-    log: LogEngine, handle: Handle, *, metrics: Metrics | None = None, pace: Pace | None = None, start: int | None = None
+    log: LogEngine,
+    handle: Handle,
+    *,
+    metrics: Metrics | None = None,
+    pace: Pace | None = None,
+    start: int | None = None,
 ) -> ConsumerService:
     return ConsumerService(
         "test",
@@ -71,7 +76,7 @@ def run_until(service: ConsumerService, done: Callable[[], bool], feed: Callable
         await service.start()
         feeding = asyncio.create_task(asyncio.to_thread(feed))
         async with asyncio.timeout(10):
-            while not done() and service.state is State.RUNNING:
+            while not done() and service.state is State.RUNNING:  # noqa: ASYNC110 - `done` knows of no event
                 await asyncio.sleep(0.002)
         await feeding
         await service.stop()

@@ -1,0 +1,268 @@
+"""From a frame to a durable record: decode and check it, append what was accepted, settle what it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from matyan.clock import Clock
+from matyan.engines.log.protocol import Appended, LogEntry, LogProducer
+from matyan.errors import InvalidArgumentError, MatyanError, UnavailableError
+from matyan.ids import Project, RunId, log_key
+from matyan.ingestion.backlog import Backlog
+from matyan.ingestion.conversation import Answer
+from matyan.observe.metrics import Metrics
+from matyan.threads import run_blocking
+from matyan.wire.codec import encode_envelope
+from matyan.wire.frames import DecodedFrame, decode_frame, encode_payload, frame_bytes
+from matyan.wire.messages import Command, Envelope, Refusal, Reply
+
+logger = logging.getLogger(__name__)
+
+REFUSALS_NAMED_MAX: Final = 5
+REASON_CHARACTERS_MAX: Final = 300
+ENVELOPE_VERSION: Final = 1
+_IDENTITY_BYTES_MAX: Final = 64 * 1024
+"""A longer frame is remembered by its digest: every connection remembers one."""
+
+
+class ReadFrame(NamedTuple):
+    """A frame, decoded and packed for the log."""
+
+    frame: DecodedFrame
+    types: Sequence[tuple[str, int]]
+    encoding: str
+    payload: bytes
+    size_bytes: int
+    """Of the frame as it came."""
+    identity: bytes
+    """Equal for equal frames: the frame itself, or a digest of a large one."""
+
+
+class Appender:
+    """Appends records and settles the answers to them. One for all connections of an event loop."""
+
+    def __init__(self, *, producer: LogProducer, topic: str, backlog: Backlog, metrics: Metrics, clock: Clock) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._backlog = backlog
+        self._metrics = metrics
+        self._settling = _Settling()
+        self._outage = _Outage()
+        self.clock = clock
+
+    def append(self, key: bytes, value: bytes, settle: Callable[[Future[list[Appended]]], None]) -> None:
+        """Append a record; `settle` is called on the event loop with the future, done."""
+        future = self._producer.append_many(self._topic, [LogEntry(key, value)])
+        future.add_done_callback(partial(self._settling.put, asyncio.get_running_loop(), settle))
+
+    def settled(self, read: ReadFrame, future: Future[list[Appended]]) -> MatyanError | None:
+        """Count a frame whose record is durable, and return None; or return why it is not."""
+        error = _failure(future)
+        self._outage.observe(error if isinstance(error, UnavailableError) else None)
+        if error is not None:
+            self.count_error()
+            return error
+        (appended,) = future.result()
+        self._backlog.appended(appended.partition, appended.offset, read.size_bytes)
+        self.count(read)
+        return None
+
+    def count(self, read: ReadFrame) -> None:
+        """Count a frame that is answered, its items by type and its refusals."""
+        self._metrics.ws_frames.labels("error" if read.frame.refusals else "ok").inc()
+        for kind, number in read.types:
+            self._metrics.ws_messages.labels(kind).inc(number)
+        if read.frame.refusals:
+            self._metrics.ingest_refused_items.labels(InvalidArgumentError.code).inc(len(read.frame.refusals))
+
+    def count_error(self) -> None:
+        """Count a frame of which nothing is kept."""
+        self._metrics.ws_frames.labels("error").inc()
+
+    def count_repeated(self) -> None:
+        """Count a frame that is answered like the one before."""
+        self._metrics.ws_frames.labels("repeated").inc()
+
+
+class Intake:
+    """Takes the frames of one connection, in order."""
+
+    def __init__(self, appender: Appender, project: Project, run_id: RunId, on_change: Callable[[], None]) -> None:
+        self._appender = appender
+        self._project = project
+        self._run_id = run_id
+        self._key = log_key(project, run_id)
+        self._on_change = on_change
+        self._writer = secrets.token_hex(8)
+        self._frames = 0
+        self._last = b""
+        """Identity of the frame before."""
+        self._last_answer: Answer | None = None
+
+    def take(self, text: str) -> Answer:
+        """Decode and append a small frame."""
+        try:
+            return self._accept(read_frame(text))
+        except MatyanError as error:
+            return self.refuse(error.message)
+        except Exception as error:  # noqa: BLE001 (a fault of ours must cost this frame only, not the connection)
+            return self._fail(error)
+
+    async def take_large(self, text: str) -> Answer:
+        """Decode a large frame in a thread, then append it."""
+        try:
+            return self._accept(await run_blocking(read_frame, text))
+        except MatyanError as error:
+            return self.refuse(error.message)
+        except Exception as error:  # noqa: BLE001 (a fault of ours must cost this frame only, not the connection)
+            return self._fail(error)
+
+    def refuse(self, reason: str) -> Answer:
+        """Answer a frame of which nothing is kept; it is no longer the frame before."""
+        self._appender.count_error()
+        self._last_answer = None
+        return Answer(error_text(reason))
+
+    def _fail(self, error: Exception) -> Answer:
+        logger.error("a frame could not be taken", exc_info=error, extra={"run": self._run_id})
+        return self.refuse("internal error")
+
+    def _accept(self, read: ReadFrame) -> Answer:
+        before = self._last_answer
+        if before is not None and not before.has_failed and read.identity == self._last:
+            # The client repeats a frame whose reply was late; it is kept already, or on its way.
+            self._appender.count_repeated()
+            return before
+        self._last = read.identity
+        if not read.frame.commands and not read.frame.refusals:
+            self._appender.count(read)
+            answer = Answer(_OK)
+        else:
+            answer = Answer()
+            self._appender.append(self._key, self._envelope(read), partial(self._settle, answer, read))
+        self._last_answer = answer
+        return answer
+
+    def _settle(self, answer: Answer, read: ReadFrame, future: Future[list[Appended]]) -> None:
+        error = self._appender.settled(read, future)
+        answer.has_failed = error is not None
+        answer.text = _reply_text(read.frame.refusals) if error is None else error_text(error.message)
+        self._on_change()
+
+    def _envelope(self, read: ReadFrame) -> bytes:
+        self._frames += 1
+        return encode_envelope(
+            Envelope(
+                version=ENVELOPE_VERSION,
+                project=self._project,
+                run_id=self._run_id,
+                received_ms=int(self._appender.clock.now_seconds() * 1000),
+                encoding=read.encoding,
+                payload=read.payload,
+                refusals=tuple(read.frame.refusals),
+                writer=self._writer,
+                sequence=self._frames,
+            )
+        )
+
+
+class _Settling:
+    """Brings done futures from threads of the log to the event loop: one wake-up for all that one sync has settled."""
+
+    def __init__(self) -> None:
+        self._done: deque[tuple[Callable[[Any], None], Future[Any]]] = deque()
+        self._is_scheduled = False
+
+    def put(self, loop: asyncio.AbstractEventLoop, settle: Callable[[Any], None], future: Future[Any]) -> None:
+        """Call `settle(future)` on the loop soon. Any thread."""
+        self._done.append((settle, future))
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            try:
+                loop.call_soon_threadsafe(self._settle)
+            except RuntimeError:  # the loop has been closed: nobody waits for the answer
+                self._done.clear()
+                self._is_scheduled = False
+
+    def _settle(self) -> None:
+        # First lowered, then emptied: what comes in between schedules another call, which finds nothing.
+        self._is_scheduled = False
+        while self._done:
+            settle, future = self._done.popleft()
+            settle(future)
+
+
+class _Outage:
+    """Says once that the log fails, and once that it is back."""
+
+    def __init__(self) -> None:
+        self._frames = 0
+
+    def observe(self, error: UnavailableError | None) -> None:
+        """Note why a frame could not be kept now, or that the log has answered."""
+        if error is None:
+            if self._frames:
+                logger.info("frames are kept again", extra={"frames_refused": self._frames})
+                self._frames = 0
+            return
+        if not self._frames:
+            logger.error("frames cannot be kept", extra={"reason": error.message})
+        self._frames += 1
+
+
+def read_frame(text: str) -> ReadFrame:
+    """Decode and pack a frame. Any thread.
+
+    Raises:
+        InvalidArgumentError: it is no frame.
+    """
+    data = frame_bytes(text)
+    identity = data if len(data) <= _IDENTITY_BYTES_MAX else hashlib.blake2b(data, digest_size=16).digest()
+    frame = decode_frame(data)
+    encoding, payload = encode_payload(data, frame)
+    types = [(_tag(kind), number) for kind, number in Counter(map(type, frame.commands)).items()]
+    return ReadFrame(frame, types, encoding, payload, len(data), identity)
+
+
+def _tag(kind: type[Command]) -> str:
+    return str(kind.__struct_config__.tag)
+
+
+def _failure(future: Future[Any]) -> MatyanError | None:
+    """Return why a future has failed, or None."""
+    if future.cancelled():
+        return UnavailableError("the log is closing")
+    error = future.exception()
+    if error is None or isinstance(error, MatyanError):
+        return error
+    logger.error("the log failed in an unknown way", exc_info=error)
+    return UnavailableError("the log failed")
+
+
+def _reply_text(refusals: Sequence[Refusal]) -> str:
+    if not refusals:
+        return _OK
+    named = "; ".join(
+        f"item {refusal.index} ({refusal.type or 'no type'}): {refusal.reason[:REASON_CHARACTERS_MAX]}"
+        for refusal in refusals[:REFUSALS_NAMED_MAX]
+    )
+    more = len(refusals) - REFUSALS_NAMED_MAX
+    return error_text(f"not stored: {named}" + (f"; and {more} more" if more > 0 else ""))
+
+
+def error_text(message: str) -> str:
+    """Return the reply that says so."""
+    return msgspec.json.encode(Reply("error", message)).decode()
+
+
+_OK: Final = msgspec.json.encode(Reply("ok", None)).decode()
