@@ -209,7 +209,7 @@ def _append_points(tx: KvTransaction, found: RunGroup, number: RunNumber) -> Non
     opened = sequences.open_many(tx, found.project, refs)
     for ref, known, buffer in zip(refs, opened, found.points.values(), strict=True):
         last_step = -1 if known.summary is None else known.summary.last_step
-        sequences.append(tx, found.project, ref, known, buffer.columns(last_step), dtype=buffer.dtype)
+        sequences.append(tx, found.project, ref, known, buffer.points(last_step), dtype=buffer.dtype)
 
 
 def _put_items(tx: KvTransaction, found: RunGroup, prepared: Sequence[Prepared], number: RunNumber) -> None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import msgspec
-import numpy as np
 
 from matyan.engines.log.protocol import LogRecord
 from matyan.errors import InvalidArgumentError, MatyanError
 from matyan.ids import Project, RunId, make_id
 from matyan.limits import LABEL_BYTES_MAX
-from matyan.sequences.model import EMPTY_CONTEXT, Bucket, Columns, SequenceKey, canonical_context
+from matyan.sequences.model import EMPTY_CONTEXT, Bucket, Points, SequenceKey, canonical_context
 from matyan.wire.codec import decode_envelope
 from matyan.wire.frames import decode_payload
 from matyan.wire.messages import AddTag, Command, Envelope, LogMetric, Moment, Refusal, SetRunProperty
@@ -65,27 +64,22 @@ class Event(NamedTuple):
 class PointBuffer:
     """Points of one sequence in order of arrival; a step of None is counted on by the worker."""
 
-    __slots__ = ("counted", "dtypes", "epochs", "steps", "times", "values")
+    __slots__ = ("dtypes", "epochs", "steps", "times", "values")
 
     def __init__(self) -> None:
         self.steps: list[int | None] = []
         self.values: list[float] = []
-        self.epochs: list[float] = []
+        self.epochs: list[float | None] = []
         self.times: list[int] = []
         self.dtypes: set[str | None] = set()
-        self.counted = False
 
-    def columns(self, last_step: int) -> Columns:
-        """Return the points as columns, steps of None counted on from the greatest step so far."""
-        steps: Sequence[int | None] = self.steps
-        if self.counted:
-            steps = list(_count_on(self.steps, last_step))
-        return Columns(
-            np.array(steps, np.int64),
-            np.array(self.values, np.float64),
-            np.array(self.epochs, np.float64),
-            np.array(self.times, np.int64),
-        )
+    def points(self, last_step: int) -> Points:
+        """Return the points, steps of None counted on from the greatest step so far."""
+        epochs = None
+        if self.epochs.count(None) < len(self.epochs):
+            epochs = [_NAN if epoch is None else epoch for epoch in self.epochs]
+        steps = list(_count_on(self.steps, last_step)) if None in self.steps else cast("list[int]", self.steps)
+        return Points(steps, self.values, epochs, self.times)
 
     @property
     def dtype(self) -> str:
@@ -109,22 +103,32 @@ class RunGroup:
         self.refusals: list[tuple[int, Refusal]] = []
         self._buffers: dict[tuple[str, bytes], PointBuffer] = {}
 
-    def add_point(self, command: LogMetric, received_ms: int) -> None:
-        """Take a point. This is the hot path: once per point, a few list appends."""
-        context = bytes(command.context)
-        buffer = self._buffers.get((command.name, context))
-        if buffer is None:
-            key = SequenceKey(Bucket.METRIC, command.name, context_identity(context))
-            # Two spellings of one context share the buffer, so that order of arrival is kept.
-            buffer = self.points.setdefault(key, PointBuffer())
-            self._buffers[command.name, context] = buffer
-        if command.step is None:
-            buffer.counted = True
-        buffer.steps.append(command.step)
-        buffer.values.append(command.value)
-        buffer.epochs.append(_NAN if command.epoch is None else command.epoch)
-        buffer.times.append(moment_ms(command.client_datetime, received_ms))
-        buffer.dtypes.add(command.dtype)
+    def add(self, commands: Iterable[Command], *, writer: str, received_ms: int, offset: int) -> None:
+        """Take commands of one record. The hot path of the worker: once per point, a few list appends."""
+        buffers, events = self._buffers, self.events
+        for command in commands:
+            if type(command) is not LogMetric:
+                events.append(Event(command, writer, received_ms, offset))
+                continue
+            context = bytes(command.context)
+            buffer = buffers.get((command.name, context))
+            if buffer is None:
+                buffer = self._make_buffer(command.name, context)
+            buffer.steps.append(command.step)
+            buffer.values.append(command.value)
+            buffer.epochs.append(command.epoch)
+            buffer.dtypes.add(command.dtype)
+            moment = command.client_datetime
+            # `moment_ms` for the usual case, without the call.
+            buffer.times.append(
+                round(moment.timestamp() * 1000) if type(moment) is datetime else moment_ms(moment, received_ms)
+            )
+
+    def _make_buffer(self, name: str, context: bytes) -> PointBuffer:
+        # Two spellings of one context share the buffer, so that order of arrival is kept.
+        key = SequenceKey(Bucket.METRIC, name, context_identity(context))
+        buffer = self._buffers[name, context] = self.points.setdefault(key, PointBuffer())
+        return buffer
 
 
 def decode_records(records: Iterable[LogRecord]) -> tuple[list[Piece], list[Spoilt]]:
@@ -157,19 +161,13 @@ def group(pieces: Iterable[Piece]) -> list[RunGroup]:
             groups[envelope.project, envelope.run_id] = found
         if piece.begin == 0:
             found.refusals += [(envelope.received_ms, refusal) for refusal in envelope.refusals]
-        _add(found, piece)
+        found.add(
+            piece.commands[piece.begin : piece.end],
+            writer=envelope.writer,
+            received_ms=envelope.received_ms,
+            offset=piece.offset,
+        )
     return list(groups.values())
-
-
-def _add(found: RunGroup, piece: Piece) -> None:
-    envelope = piece.envelope
-    received_ms, writer, offset = envelope.received_ms, envelope.writer, piece.offset
-    add_point, events = found.add_point, found.events
-    for command in piece.commands[piece.begin : piece.end]:
-        if type(command) is LogMetric:
-            add_point(command, received_ms)
-        else:
-            events.append(Event(command, writer, received_ms, offset))
 
 
 def make_ids(groups: Iterable[RunGroup]) -> dict[str, str]:
@@ -228,7 +226,7 @@ def check_label(text: str, what: str) -> str:
     return text
 
 
-def _count_on(steps: Iterable[int | None], last_step: int) -> Iterable[int]:
+def _count_on(steps: Iterable[int | None], last_step: int) -> Iterator[int]:
     for step in steps:
         this = last_step + 1 if step is None else step
         last_step = max(last_step, this)

@@ -59,6 +59,7 @@ class Appender:
         self._settling = _Settling()
         self._outage = _Outage()
         self.clock = clock
+        producer.partition_of(topic, b"")  # opens the topic: writing its catalogue is nothing for the event loop
 
     def append(self, key: bytes, value: bytes, settle: Callable[[Future[list[Appended]]], None]) -> None:
         """Append a record; `settle` is called on the event loop with the future, done."""

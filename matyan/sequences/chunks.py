@@ -7,6 +7,7 @@ order steps, values, epochs, times. An epochs block of length 0 means that no po
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from pcodec import ChunkConfig, DeltaSpec, standalone
 
 from matyan.errors import CorruptedError, InvalidArgumentError
 from matyan.limits import CHUNK_POINTS_MAX
-from matyan.sequences.model import Columns, Float64s
+from matyan.sequences.model import Columns, Float64s, Points
 
 FORMAT_VERSION: Final = 1
 RAW: Final = 0
@@ -67,6 +68,36 @@ def encode_chunk(columns: Columns) -> bytes:
             standalone.simple_compress(values if narrow is None else narrow, _AUTO),
             b"" if epochs is None else standalone.simple_compress(epochs, _AUTO),
             standalone.simple_compress(times, _CONSECUTIVE),
+        ],
+    )
+
+
+def count(block: bytes) -> int:
+    """Return how many points a block holds."""
+    n: int = _HEADER.unpack_from(block)[2]
+    return n
+
+
+def extend_raw(block: bytes, points: Points) -> bytes | None:
+    """Return an uncompressed block with points appended behind its own, or None when they cannot simply be appended.
+
+    The hot path of ingestion: a slice brings each sequence a few points in order, and numpy's fixed costs would be
+    five times the work. The caller has seen that the steps rise beyond those of the block.
+    """
+    version, codec, n = _HEADER.unpack_from(block)
+    if version != FORMAT_VERSION or codec != RAW:
+        return None
+    steps, values, epochs, times = _split(block)
+    if n and bool(epochs) != (points.epochs is not None):
+        return None
+    return _join(
+        RAW,
+        n + len(points.steps),
+        [
+            steps + array("q", points.steps).tobytes(),
+            values + array("d", points.values).tobytes(),
+            b"" if points.epochs is None else epochs + array("d", points.epochs).tobytes(),
+            times + array("q", points.times).tobytes(),
         ],
     )
 

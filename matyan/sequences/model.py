@@ -102,6 +102,25 @@ class Columns(NamedTuple):
         return int(self.steps.shape[0])
 
 
+class Points(NamedTuple):
+    """Points of a scalar sequence in order of arrival, as lists: steps in any order, repeated or not."""
+
+    steps: list[int]
+    values: list[float]
+    epochs: list[float] | None
+    """None when no point has one; else NaN where none was given."""
+    times: list[int]
+
+    def columns(self) -> Columns:
+        """Return the same as arrays."""
+        return Columns(
+            np.array(self.steps, np.int64),
+            np.array(self.values, np.float64),
+            np.full(len(self.steps), np.nan) if self.epochs is None else np.array(self.epochs, np.float64),
+            np.array(self.times, np.int64),
+        )
+
+
 class Summary(msgspec.Struct, array_like=True, kw_only=True):
     """The record of one sequence: everything that listing, filtering and the runs table read.
 

@@ -9,7 +9,10 @@ the preview and the tail. Blocks are numbered in order of writing; of a step tha
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -18,7 +21,7 @@ from matyan.engines.kv.protocol import KeyRange, KvReader, KvTransaction
 from matyan.ids import Project, RunNumber
 from matyan.limits import CHUNK_POINTS_MAX, PREVIEW_POINTS_MAX, SCAN_ROWS_MAX, SMALL_CHUNKS_MAX, TAIL_POINTS_MAX
 from matyan.sequences import chunks
-from matyan.sequences.model import Bucket, Columns, SequenceKey, Summary
+from matyan.sequences.model import Bucket, Columns, Points, SequenceKey, Summary
 from matyan.sequences.sampling import sample
 from matyan.store import keyspace
 from matyan.store.records import RecordCodec
@@ -36,10 +39,10 @@ class SequenceRef(NamedTuple):
 
 
 class OpenSequence(NamedTuple):
-    """What appending needs to know; `summary` is None for a new sequence."""
+    """What appending needs to know; a new sequence has neither."""
 
     summary: Summary | None
-    tail: Columns
+    tail: bytes | None
 
 
 # ---- summaries
@@ -79,15 +82,13 @@ def open_many(reader: KvReader, project: Project, refs: Sequence[SequenceRef]) -
     tails = [keyspace.points(project, ref.number, ref.key.digest()) + _block(keyspace.TAIL) for ref in refs]
     values = reader.get_many([*_summary_keys(project, refs), *tails])
     return [
-        OpenSequence(
-            None if summary is None else _codec.decode(summary), chunks.EMPTY if tail is None else chunks.decode(tail)
-        )
+        OpenSequence(None if summary is None else _codec.decode(summary), tail)
         for summary, tail in zip(values[: len(refs)], values[len(refs) :], strict=True)
     ]
 
 
 def append(
-    tx: KvTransaction, project: Project, ref: SequenceRef, opened: OpenSequence, fresh: Columns, *, dtype: str
+    tx: KvTransaction, project: Project, ref: SequenceRef, opened: OpenSequence, fresh: Points, *, dtype: str
 ) -> None:
     """Add points to a sequence.
 
@@ -96,22 +97,61 @@ def append(
         fresh: n >= 1 points in order of arrival: steps in any order, repeated or not.
         dtype: `float` or `int`, what the points were tracked as.
     """
-    summary = _summarise(opened.summary, ref.key, fresh, dtype)
-    merged = chunks.merge([opened.tail, fresh])
-    # Exact while everything is in the tail; later a step written again counts twice.
-    summary.count += len(merged) - len(opened.tail)
     base = keyspace.points(project, ref.number, ref.key.digest())
+    extended = _extend(opened, fresh, dtype)
+    if extended is not None:
+        assert opened.summary is not None
+        tx.put(base + _block(keyspace.TAIL), extended)
+        put_summary(tx, project, ref.number, opened.summary)
+        return
+    columns = fresh.columns()
+    tail = chunks.EMPTY if opened.tail is None else chunks.decode(opened.tail)
+    summary = _summarise(opened.summary, ref.key, columns, dtype)
+    merged = chunks.merge([tail, columns])
+    # Exact while everything is in the tail; later a step written again counts twice.
+    summary.count += len(merged) - len(tail)
     if len(merged) > TAIL_POINTS_MAX:
         merged = _flush(tx, base, summary, merged)
     tx.put(base + _block(keyspace.TAIL), chunks.encode_raw(merged))
     put_summary(tx, project, ref.number, summary)
 
 
+def _extend(opened: OpenSequence, fresh: Points, dtype: str) -> bytes | None:
+    """Return the tail with points appended, and bring the summary up to date; None where that is not enough.
+
+    It is enough for what training mostly sends: finite values of one type, in order, beyond all that is there.
+    """
+    summary, tail = opened
+    if summary is None or tail is None or summary.dtype != dtype:
+        return None
+    steps, values, _, times = fresh
+    if steps[0] <= summary.last_step or chunks.count(tail) + len(steps) > TAIL_POINTS_MAX:
+        return None
+    if not math.isfinite(sum(values)) or not _rise(steps):
+        return None
+    extended = chunks.extend_raw(tail, fresh)
+    if extended is None:
+        return None
+    summary.count += len(steps)
+    summary.last_step, summary.last = steps[-1], values[-1]
+    low, high = min(values), max(values)
+    summary.minimum = low if summary.minimum is None else min(summary.minimum, low)
+    summary.maximum = high if summary.maximum is None else max(summary.maximum, high)
+    summary.time_first_ms = min(summary.time_first_ms, *times)
+    summary.time_last_ms = max(summary.time_last_ms, *times)
+    return extended
+
+
+def _rise(steps: list[int]) -> bool:
+    return len(steps) == 1 or all(map(operator.lt, steps, islice(steps, 1, None)))
+
+
 def settle(tx: KvTransaction, project: Project, ref: SequenceRef) -> None:
     """Store a sequence that has fallen quiet as compactly as it goes; more points may still follow."""
-    ((summary, tail),) = open_many(tx, project, [ref])
-    if summary is None:
+    ((summary, block),) = open_many(tx, project, [ref])
+    if summary is None or block is None:
         return
+    tail = chunks.decode(block)
     base = keyspace.points(project, ref.number, ref.key.digest())
     if len(summary.small_chunks) > 1:
         if len(tail):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from matyan.engines.kv.protocol import KeyRange
@@ -15,6 +16,8 @@ from matyan.engines.kv.tuples import pack, unpack
 from matyan.ids import Project, RunId, RunNumber
 
 _SYSTEM: Final = ""
+_HOT_KEYS_MAX: Final = 65_536
+"""Keys of sequences being written are asked for with every slice."""
 
 
 class Subspace(IntEnum):
@@ -180,11 +183,13 @@ def summaries_of(project: Project, number: RunNumber, bucket: int) -> bytes:
     return pack((project, int(Subspace.SUMMARIES), number, bucket))
 
 
+@lru_cache(_HOT_KEYS_MAX)
 def summary(project: Project, number: RunNumber, bucket: int, digest: bytes) -> bytes:
     """Key of a sequence's summary."""
     return pack((project, int(Subspace.SUMMARIES), number, bucket, digest))
 
 
+@lru_cache(_HOT_KEYS_MAX)
 def points(project: Project, number: RunNumber, digest: bytes) -> bytes:
     """Beginning of a scalar sequence's blocks: append four bytes big-endian, PREVIEW, a chunk number or TAIL."""
     return pack((project, int(Subspace.POINTS), number, digest))

@@ -81,14 +81,14 @@ def test_scan_in_reverse_is_descending_over_the_same_range(kv: KvEngine) -> None
 
 @pytest.mark.parametrize(("begin", "end"), [(b"b", b"b"), (b"c", b"a"), (b"x", b"z"), (b"", b""), (b"aa", b"ab")])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_an_empty_range_has_no_rows(kv: KvEngine, begin: bytes, end: bytes, reverse: bool) -> None:  # noqa: FBT001
+def test_an_empty_range_has_no_rows(kv: KvEngine, begin: bytes, end: bytes, reverse: bool) -> None:
     put_all(kv, [(key, b"") for key in (b"a", b"b", b"c")])
 
     assert kv.read(lambda snapshot: snapshot.scan(begin, end, rows_max=10, reverse=reverse)) == []
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_scan_of_an_empty_store_has_no_rows(kv: KvEngine, reverse: bool) -> None:  # noqa: FBT001
+def test_scan_of_an_empty_store_has_no_rows(kv: KvEngine, reverse: bool) -> None:
     assert kv.read(lambda snapshot: snapshot.scan(b"", b"\xff", rows_max=10, reverse=reverse)) == []
 
 
@@ -302,7 +302,7 @@ def test_clear_range_of_many_rows_deletes_exactly_them(kv: KvEngine, begin: byte
 
 
 @pytest.mark.parametrize("is_scanned", [False, True])
-def test_an_exception_undoes_everything_and_passes_through(kv: KvEngine, is_scanned: bool) -> None:  # noqa: FBT001
+def test_an_exception_undoes_everything_and_passes_through(kv: KvEngine, is_scanned: bool) -> None:
     put_all(kv, [(b"a", b"1"), (b"b", b"1")])
 
     def fail(tx: KvTransaction) -> None:

@@ -29,7 +29,7 @@ def test_a_snapshot_does_not_see_later_commits(kv: KvEngine) -> None:
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_threads_that_read_and_write_one_key_lose_nothing(kv: KvEngine, durable: bool) -> None:  # noqa: FBT001
+def test_threads_that_read_and_write_one_key_lose_nothing(kv: KvEngine, durable: bool) -> None:
     def increment(tx: KvTransaction) -> None:
         tx.put(b"count", str(int(tx.get(b"count") or b"0") + 1).encode())
 

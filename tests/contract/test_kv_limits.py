@@ -77,7 +77,7 @@ def test_a_transaction_holds_exactly_its_limit_in_keys_and_values(kv: KvEngine) 
 def test_a_full_transaction_refuses_every_further_write(
     kv: KvEngine,
     change: Callable[[KvTransaction], None],
-    is_flushed: bool,  # noqa: FBT001
+    is_flushed: bool,
 ) -> None:
     value = bytes(VALUE_BYTES_MAX - 3)
 

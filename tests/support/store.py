@@ -18,7 +18,16 @@ from matyan.runs import repository as runs
 from matyan.runs.model import SYSTEM_PARAMS, RunDocument
 from matyan.sequences import items, repository
 from matyan.sequences.chunks import take
-from matyan.sequences.model import BUCKET_OF_KIND, Bucket, Columns, Item, SequenceKey, Summary, canonical_context
+from matyan.sequences.model import (
+    BUCKET_OF_KIND,
+    Bucket,
+    Columns,
+    Item,
+    Points,
+    SequenceKey,
+    Summary,
+    canonical_context,
+)
 from matyan.sequences.repository import SequenceRef
 from matyan.wire.codec import encode_tree
 from tests.golden import expand
@@ -197,4 +206,6 @@ def _make_golden_sequence(kv: KvEngine, number: RunNumber, sequence: Mapping[str
 
 def _append(tx: KvTransaction, project: Project, ref: SequenceRef, fresh: Columns, dtype: str) -> None:
     (opened,) = repository.open_many(tx, project, [ref])
-    repository.append(tx, project, ref, opened, fresh, dtype=dtype)
+    epochs = None if bool(np.isnan(fresh.epochs).all()) else fresh.epochs.tolist()
+    points = Points(fresh.steps.tolist(), fresh.values.tolist(), epochs, fresh.times.tolist())
+    repository.append(tx, project, ref, opened, points, dtype=dtype)

@@ -108,7 +108,7 @@ class LogEngine(Protocol):
     def producer(self) -> LogProducer:
         """Return the shared producer."""
 
-    def consumer(self, topic: str, group: str, on_assigned: "OnAssigned") -> LogConsumer:
+    def consumer(self, topic: str, group: str, on_assigned: OnAssigned) -> LogConsumer:
         """Open a consumer of all partitions of `topic` that the group leaves to it."""
 
     def start_offset(self, partition: TopicPartition) -> int:

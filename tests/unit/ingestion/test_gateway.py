@@ -1,4 +1,4 @@
-"""Frames and replies of the gateway on a real log: one reply each, in order, when durable; nothing lost, nothing twice."""
+"""Frames and replies on a real log: one reply each, in order, when durable; nothing lost, nothing twice."""
 
 from __future__ import annotations
 
@@ -369,7 +369,7 @@ def test_a_failing_log_gives_errors_and_a_repeat_is_a_new_attempt(
 
     async def talk() -> None:
         async with world.socket() as socket:
-            world.disk.fail("sync", times=2)
+            world.disk.fail("write", times=2)
             for _ in range(2):
                 reply = await socket.ask(tag("a"))
                 assert (reply["status"], bool(reply["error"])) == ("error", True)
@@ -418,13 +418,18 @@ def hold(world: World) -> None:
     world.clock.advance(SECONDS_HIGH + 0.01)
 
 
+async def until_held(world: World) -> None:
+    """Wait until a reply is held back, which follows the real sync of its record in another thread."""
+    while world.counted("held") == 0:  # noqa: ASYNC110 (the product has no event for it)
+        await asyncio.sleep(0.001)
+
+
 def test_replies_wait_while_the_workers_are_behind_and_frames_are_still_read(world: World) -> None:
     async def talk() -> None:
         async with world.socket() as socket:
             hold(world)
             socket.send(tag("a"))
-            while world.counted("held") == 0:
-                await asyncio.sleep(0.001)
+            await until_held(world)
             await settle()
             assert socket.replies_waiting == 0
             assert socket.is_receiving
@@ -560,8 +565,7 @@ def test_a_drain_does_not_wait_for_workers(world: World) -> None:
         await socket.open()
         hold(world)
         socket.send(tag("a"))
-        while world.counted("held") == 0:
-            await asyncio.sleep(0.001)
+        await until_held(world)
         await world.gateway.drain(10)
         assert await socket.reply() == OK
         assert (await socket.next_message())["code"] == 1001

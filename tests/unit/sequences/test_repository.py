@@ -13,7 +13,7 @@ from matyan.engines.kv.embedded import EmbeddedKv, open_embedded_kv
 from matyan.ids import Project, RunNumber
 from matyan.sequences import chunks
 from matyan.sequences import repository as sequences
-from matyan.sequences.model import Bucket, Columns, SequenceKey, Summary
+from matyan.sequences.model import Bucket, Columns, Points, SequenceKey, Summary
 from matyan.sequences.repository import SequenceRef
 from matyan.sequences.sampling import sample
 
@@ -33,10 +33,14 @@ def make_columns(points: list[tuple[int, float]]) -> Columns:
     return Columns(steps, values, np.full(len(points), math.nan), steps * 10)
 
 
+def make_points(points: list[tuple[int, float]]) -> Points:
+    return Points([step for step, _ in points], [value for _, value in points], None, [step * 10 for step, _ in points])
+
+
 def append(kv: EmbeddedKv, ref: SequenceRef, points: list[tuple[int, float]], dtype: str = "float") -> None:
     def transact(tx) -> None:  # type: ignore[no-untyped-def] # tx is what the engine hands out
         (opened,) = sequences.open_many(tx, PROJECT, [ref])
-        sequences.append(tx, PROJECT, ref, opened, make_columns(points), dtype=dtype)
+        sequences.append(tx, PROJECT, ref, opened, make_points(points), dtype=dtype)
 
     kv.write(transact, durable=False)
 

@@ -111,7 +111,7 @@ class _WatchedEnvironment:
         self.calls += ["write"] * write
         return self._env.begin(write=write)
 
-    def sync(self, force: bool) -> None:  # noqa: FBT001 - as lmdb has it
+    def sync(self, force: bool) -> None:
         self.calls.append(f"sync {force}")
         self._env.sync(force)
 

@@ -73,7 +73,7 @@ def _check_stream(kv: EmbeddedKv, acknowledged: int) -> None:
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_a_writer_killed_at_any_moment_leaves_whole_commits(tmp_path: Path, durable: bool) -> None:  # noqa: FBT001
+def test_a_writer_killed_at_any_moment_leaves_whole_commits(tmp_path: Path, durable: bool) -> None:
     moments = random.Random(20261)
     for _ in range(8):
         with process(tmp_path, "stream", str(durable)) as writer:
