@@ -38,6 +38,7 @@ fix: $(VENV)/.installed-dev ## format, and mend what the linter can mend
 
 docs: $(VENV)/.installed-dev ## write the pages of docs/reference that are made from the code
 	$(BIN)/python -m tests.support.reference
+	MATYAN_WRITE_DOCS=1 $(BIN)/python -m pytest --quiet tests/architecture
 	$(BIN)/python -m tests.architecture.test_tables
 
 bench: $(VENV)/.installed-dev ## print this machine's figures, next to Aim's where Aim is installed

@@ -68,6 +68,10 @@ def make_parser() -> argparse.ArgumentParser:
     _add_common(show)
     compact = _command(commands, "compact", _compact, "give disk space of deleted data back (the server is stopped)")
     _add_common(compact)
+    letters = commands.add_parser("deadletters", help="what could not be stored")
+    letter_commands = letters.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    listing = _command(letter_commands, "list", _dead_letters, "list what was acknowledged but could not be stored")
+    _add_common(listing)
     _command(commands, "version", _version, "print the version")
     for name in ("serve", "frontier", "ingest", "control"):
         _command(commands, name, _not_yet, "run one role apart (not part of this version)")
@@ -163,6 +167,18 @@ def _compact(options: argparse.Namespace) -> int:
 
     before, after = compact_store(_settings(options))
     _say(f"the store took {before:,} bytes, now it takes {after:,}")
+    return 0
+
+
+def _dead_letters(options: argparse.Namespace) -> int:
+    from matyan.roles.local import read_dead_letters  # noqa: PLC0415 - see the module's docstring
+
+    letters = read_dead_letters(_settings(options))
+    for letter in letters:
+        place = f"{letter.topic}/{letter.partition} offset {letter.offset} item {letter.index}"
+        _say(f"{place}  run {letter.project}/{letter.run_id}  {letter.reason}")
+    if not letters:
+        _say("no dead letters")
     return 0
 
 

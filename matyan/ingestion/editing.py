@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
@@ -122,7 +123,9 @@ def set_path(tree: dict[Any, Any], value: Mapping[Any, Any]) -> None:
     """Set params: while an object has exactly one key it is a path, what ends it replaces the subtree there.
 
     An object of several keys at the top sets each of them. Whatever stands in the way of a path gives way to it.
+    `value` itself is never changed, now or by a later call: a transaction may be run again from the same commands.
     """
+    value = copy.deepcopy(value)
     if len(value) != 1:
         tree.update(value)
         return

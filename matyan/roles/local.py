@@ -5,15 +5,20 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from matyan import threads
+from matyan.clock import SystemClock
 from matyan.errors import ConfigurationError
+from matyan.ids import DEFAULT_PROJECT
 from matyan.observe import logs
 from matyan.roles.home import locked_home
 from matyan.roles.parts import Context, builds, make_context
 from matyan.roles.runner import run
 from matyan.settings import Settings
+
+if TYPE_CHECKING:
+    from matyan.store.deadletters import DeadLetter
 
 
 def run_local(settings: Settings, *, announce: Callable[[str], None]) -> None:
@@ -59,13 +64,27 @@ def compact_store(settings: Settings) -> tuple[int, int]:
         UnavailableError: the disk has no room for a second copy.
     """
     from matyan.engines.open import open_kv  # noqa: PLC0415 - brings the storage library
+    from matyan.maintenance.settle import settle_quiet_runs  # noqa: PLC0415 - likewise
 
     with locked_home(settings.home):
         kv = open_kv(settings.kv_uri)
+        settle_quiet_runs(kv, DEFAULT_PROJECT, SystemClock(), all_runs=True)
         if not isinstance(kv, Compactable):
             kv.close()
             raise ConfigurationError(f"the store {settings.kv_uri} gives space back by itself")
         return _rewrite(kv, Path(settings.kv_uri.partition("://")[2]), lambda: open_kv(settings.kv_uri))
+
+
+def read_dead_letters(settings: Settings) -> list[DeadLetter]:
+    """Return what could not be applied; the server may run meanwhile."""
+    from matyan.engines.open import open_kv  # noqa: PLC0415 - brings the storage library
+    from matyan.store import deadletters  # noqa: PLC0415 - likewise
+
+    kv = open_kv(settings.kv_uri)
+    try:
+        return kv.read(deadletters.read)
+    finally:
+        kv.close()
 
 
 def _rewrite(kv: Compactable, path: Path, reopen: Callable[[], object]) -> tuple[int, int]:

@@ -34,6 +34,7 @@ DATA_TOPIC: Final = "data-ingestion"
 INGEST_GROUP: Final = "ingest"
 TRIM_SECONDS: Final = 5.0
 SETTLE_SECONDS: Final = 10.0
+TEND_SECONDS: Final = 60.0
 
 
 class Context(msgspec.Struct, kw_only=True):
@@ -89,6 +90,7 @@ def build_log(context: Context) -> Built:
     from matyan.engines.open import open_log  # noqa: PLC0415 - see the module's docstring
 
     context.log = open_log(context.settings.log_uri, partitions=context.settings.log.partitions)
+    context.health.add("log", lambda: _nothing(context.log.start_offset(TopicPartition(DATA_TOPIC, 0))))
     return Built(close=context.log.close)
 
 
@@ -97,6 +99,7 @@ def build_blob(context: Context) -> Built:
     from matyan.engines.open import open_blobs  # noqa: PLC0415 - see the module's docstring
 
     context.blobs = open_blobs(context.settings.blob_uri, secret=secret(context.settings.home, "uploads"))
+    context.health.add("blob", lambda: _nothing(context.blobs.info("health")))
     return Built(close=context.blobs.close)
 
 
@@ -133,7 +136,9 @@ def build_rest(context: Context) -> Built:
         "tags": TagService(kv=kv, clock=clock),
         "boards": BoardService(kv=kv, clock=clock),
         "projects": ProjectService(kv=kv),
-        "search": SearchService(kv=kv, clock=clock),
+        "search": SearchService(
+            kv=kv, clock=clock, metrics=context.metrics, seconds_max=context.settings.query.seconds
+        ),
         "runs": RunService(kv=kv, blobs=blobs, clock=clock, end_offset_of=_end_offset_of(context.log.producer())),
         "run_logs": RunLogs(kv=kv, blobs=context.blobs),
         "metric_reads": MetricReads(kv=kv, numbers_of=runs.get_numbers),
@@ -196,6 +201,7 @@ def build_sweep(context: Context) -> Built:
     kv, log, clock = context.kv, context.log, context.clock
     jobs = [
         Job(name="trim-log", every_seconds=TRIM_SECONDS, run=lambda: trim_applied(kv, log, DATA_TOPIC)),
+        Job(name="tend-store", every_seconds=TEND_SECONDS, run=kv.tend),
         Job(
             name="settle-runs",
             every_seconds=SETTLE_SECONDS,
@@ -246,6 +252,10 @@ BUILD: Final[Mapping[Part, Callable[[Context], Built]]] = {
     Part.SWEEP: build_sweep,
     Part.HTTP: build_http,
 }
+
+
+def _nothing(_: object) -> None:
+    """Make a health check of a call: what it returns does not matter, only that it returns."""
 
 
 def _backlog(context: Context) -> Any:

@@ -266,6 +266,9 @@ class CountingKv:
     def sync(self) -> None:
         self._engine.sync()
 
+    def tend(self) -> None:
+        self._engine.tend()
+
     def close(self) -> None:
         self._engine.close()
 

@@ -36,6 +36,9 @@ class RunTwiceKv:
     def sync(self) -> None:
         self.engine.sync()
 
+    def tend(self) -> None:
+        self.engine.tend()
+
     def close(self) -> None:
         self.engine.close()
 

@@ -147,6 +147,10 @@ class EmbeddedKv:
 
     # ---- upkeep
 
+    def tend(self) -> None:
+        """Let go of what processes that died have left."""
+        self.check_readers()
+
     def check_readers(self) -> int:
         """Free the snapshots of processes that died (they keep pages from being reused); return how many."""
         return self._env().reader_check()

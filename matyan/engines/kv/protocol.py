@@ -93,5 +93,8 @@ class KvEngine(Protocol):
     def sync(self) -> None:
         """Return when every commit made before this call survives the loss of power."""
 
+    def tend(self) -> None:
+        """Do the engine's own housekeeping; to be called about once a minute."""
+
     def close(self) -> None:
         """Release everything. Other calls must have ended."""

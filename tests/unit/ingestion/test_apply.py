@@ -12,7 +12,8 @@ import pytest
 from matyan.catalog import repository as catalog
 from matyan.engines.blob.filesystem import open_filesystem_blobs
 from matyan.engines.blob.protocol import BlobEngine
-from matyan.engines.kv.embedded import EmbeddedKv, open_embedded_kv
+from matyan.engines.kv.embedded import open_embedded_kv
+from matyan.engines.kv.protocol import KvEngine
 from matyan.engines.log.protocol import LogRecord, TopicPartition
 from matyan.errors import OffsetMovedError
 from matyan.ids import DEFAULT_PROJECT, RunId
@@ -42,6 +43,8 @@ from matyan.wire.messages import (
     SetRunProperty,
 )
 
+from tests.support.kv import RunTwiceKv
+
 PARTITION = TopicPartition("data-ingestion", 0)
 RUN = RunId("a1")
 TRAIN = msgspec.Raw(b'{"subset": "train"}')
@@ -50,7 +53,7 @@ TRAIN = msgspec.Raw(b'{"subset": "train"}')
 class Bench:
     """An applier over real embedded engines, fed with records made of commands."""
 
-    def __init__(self, kv: EmbeddedKv, blobs: BlobEngine) -> None:
+    def __init__(self, kv: KvEngine, blobs: BlobEngine) -> None:
         self.kv = kv
         self.blobs = blobs
         self.log: list[LogRecord] = []
@@ -101,12 +104,13 @@ class Bench:
         return self.kv.read(lambda reader: dict(items.read_range(reader, DEFAULT_PROJECT, run.number, key)))
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    kv = open_embedded_kv(tmp_path / "kv", map_bytes=2**32)
+@pytest.fixture(params=["embedded", "embedded-twice"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    engine = open_embedded_kv(tmp_path / "kv", map_bytes=2**32)
+    kv = engine if request.param == "embedded" else RunTwiceKv(engine)
     blobs = open_filesystem_blobs(tmp_path / "blobs", secret=b"s" * 32)
     yield Bench(kv, blobs)
-    kv.close()
+    engine.close()
     blobs.close()
 
 
@@ -187,6 +191,13 @@ def test_records_offered_again_change_nothing(bench: Bench) -> None:
 
     assert bench.points("loss").steps.tolist() == [0]
     assert list(bench.items(SequenceKey(Bucket.LOG_RECORDS, "log_records"))) == [0]
+
+
+def test_params_set_in_one_slice_build_on_each_other(bench: Bench) -> None:
+    first = LogHparams({"h": {"a": 1, "b": 2}})
+    bench.apply(first, LogHparams({"h": {"c": {"d": 3}}}), LogHparams({"h": {"a": {"x": 1}}}))
+
+    assert bench.run().params == {"h": {"a": {"x": 1}, "b": 2, "c": {"d": 3}}}
 
 
 def test_a_worker_that_was_overtaken_applies_nothing(bench: Bench) -> None:
