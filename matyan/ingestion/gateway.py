@@ -72,10 +72,11 @@ class Gateway:
         try:
             run_id = _run_id_of(scope["path"])
         except InvalidArgumentError as error:
-            await self._refuse_handshake("bad_run_id", 400, error.message, scope, receive, send)
+            await _refuse_handshake(400, error.message, scope, receive, send)
             return
         if reason := self._reason_to_refuse():
-            await self._refuse_handshake(reason, 503, f"the server is {reason}, connect again", scope, receive, send)
+            self._metrics.ws_refused_handshakes.labels(reason).inc()
+            await _refuse_handshake(503, f"the server is {reason}, connect again", scope, receive, send)
             return
         await receive()
         await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
@@ -102,18 +103,17 @@ class Gateway:
         if self._draining:
             return "stopping"
         if not self._is_ready():
-            return "not_ready"
+            return "not ready"
         return "overloaded" if self._backlog.is_stuck() else None
 
-    async def _refuse_handshake(
-        self, reason: str, status: int, text: str, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        self._metrics.ws_refused_handshakes.labels(reason).inc()
-        if "websocket.http.response" in (scope.get("extensions") or {}):
-            await refuse_handshake(receive, send, status=status, text=text)
-            return
-        await receive()
-        await send({"type": "websocket.close", "code": 1013, "reason": text})
+
+async def _refuse_handshake(status: int, text: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse with a status, of which clients take 503 for "try again"; servers that cannot do that say 403."""
+    if "websocket.http.response" in (scope.get("extensions") or {}):
+        await refuse_handshake(receive, send, status=status, text=text)
+        return
+    await receive()
+    await send({"type": "websocket.close", "code": 1013, "reason": text})
 
 
 def _run_id_of(path: str) -> RunId:

@@ -43,7 +43,9 @@ class Connection:
 
     def read_reply(self) -> bool:
         """Read what came; True when it completes the reply to the frame in flight."""
-        self._received += self.socket.recv(65536)
+        data = self.socket.recv(65536)
+        assert data, "the server closed the connection"
+        self._received += data
         while len(self._received) >= 2:
             opcode, size = self._received[0] & 0x0F, self._received[1]
             assert size < 126, "replies are short"

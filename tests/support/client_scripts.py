@@ -5,6 +5,7 @@ python -m tests.support.client_scripts everything http://127.0.0.1:53800 <run id
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from matyan_client import Audio, Distribution, Figure, Image, Run, Text
+from matyan_client import Audio, Distribution, Figure, Image, Repo, Run, Text
 
 POINTS: Final = 500
 WRITER_POINTS: Final = 1000
@@ -66,6 +67,20 @@ def life(url: str, run_id: str, first: str, force_resume: str) -> None:
     run.close()
 
 
+def read(url: str, run_id: str) -> None:
+    """Read a run back with the client's own reader and print what it says."""
+    repo = Repo(url)
+    run = repo.get_run(run_id)
+    found = {
+        "learning_rate": run["hparams.lr"],
+        "tags": run.tags,
+        "loss": run.get_metric("loss", {"subset": "train"}),
+        "runs": repo.list_all_runs(),
+    }
+    repo.close()
+    print(json.dumps(found))
+
+
 def rate(url: str, steps: str) -> None:
     """Track ten metrics as fast as the client takes them; print the seconds until all of it is acknowledged."""
     run = Run(repo=url, capture_terminal_logs=False)
@@ -115,6 +130,7 @@ SCRIPTS: Final[Mapping[str, Callable[..., Any]]] = {
     "everything": everything,
     "two_writers": two_writers,
     "life": life,
+    "read": read,
     "rate": rate,
 }
 
