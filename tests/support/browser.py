@@ -47,7 +47,8 @@ class WatchedPage:
 
     def wait_for_text(self, text: str) -> None:
         """Wait until `text` is to be seen."""
-        self.page.locator("body").get_by_text(text, exact=False).first.wait_for(state="visible")
+        # Charts carry their names as hidden titles too: the first match need not be the one on the screen.
+        self.page.locator("body").get_by_text(text, exact=False).filter(visible=True).first.wait_for(state="visible")
 
     def take_picture(self, name: str, folder: Path = ARTIFACTS) -> Path:
         """Save what is on the screen as PNG."""
