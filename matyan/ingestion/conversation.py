@@ -31,6 +31,7 @@ FRAMES_AHEAD_MAX: Final = 256
 BYTES_AHEAD_MAX: Final = 32 * 1024 * 1024
 """Likewise, of frames that wait to be decoded."""
 GOING_AWAY: Final = 1001
+_NO_CLOSE_FRAME: Final = (None, 1005, 1006)
 
 
 class Answer:
@@ -107,6 +108,8 @@ class Conversation:
         self._room = asyncio.Event()
         self._ended = False
         self._draining = False
+        self.was_cut = False
+        """Whether it ended without a close frame."""
 
     def drain(self) -> None:
         """Answer what has been read, without holding it back, then close with 1001."""
@@ -142,7 +145,7 @@ class Conversation:
         while True:
             message: Any = await self._receive()
             if message["type"] != "websocket.receive":
-                logger.debug("connection ended", extra={"code": message.get("code")})
+                self.was_cut = message.get("code") in _NO_CLOSE_FRAME
                 return
             self._take(intake, message.get("text"))
             while self._is_full():

@@ -22,6 +22,7 @@ from matyan.ids import DEFAULT_PROJECT, Project, RunId, check_run_id
 from matyan.ingestion.backlog import Backlog
 from matyan.ingestion.conversation import Conversation
 from matyan.ingestion.intake import Appender, Intake, error_text
+from matyan.limits import FRAME_BYTES_MAX
 from matyan.observe.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,13 @@ class Gateway:
         finally:
             self._conversations.discard(conversation)
             self._all_ended.set()
+        if conversation.was_cut:
+            # Granian ends a connection over a frame above FRAME_BYTES_MAX in the same way (ADR 0005).
+            self._metrics.ws_cut_connections.inc()
+            logger.warning(
+                "connection cut: the client died, or sent a frame over the limit",
+                extra={"run": run_id, "limit_bytes": FRAME_BYTES_MAX},
+            )
 
     def _reason_to_refuse(self) -> str | None:
         if self._draining:

@@ -61,8 +61,11 @@ METRICS: Final[Mapping[str, Metric]] = {
     "ws_frames": Metric(
         "matyan_ws_frames_total", _C, "frames", "frames answered: ok, error, repeated or held back", ("outcome",)
     ),
-    "ws_oversized_frames": Metric(
-        "matyan_ws_oversized_frames_total", _C, "frames", "frames over the size limit, which cost their connection"
+    "ws_cut_connections": Metric(
+        "matyan_ws_cut_connections_total",
+        _C,
+        "connections",
+        "connections that ended without a close frame: the client died, or sent a frame over 16 MiB",
     ),
     "ws_refused_handshakes": Metric(
         "matyan_ws_refused_handshakes_total", _C, "handshakes", "connections answered 503, by reason", ("reason",)
@@ -161,7 +164,7 @@ class Metrics:
     ws_messages: Counter
     ws_connection_seconds: Histogram
     ws_frames: Counter
-    ws_oversized_frames: Counter
+    ws_cut_connections: Counter
     ws_refused_handshakes: Counter
     uploads: Counter
     upload_bytes: Counter

@@ -42,7 +42,6 @@ from matyan.wire.messages import (
     RemoveTag,
     SetRunProperty,
 )
-
 from tests.support.kv import RunTwiceKv
 
 PARTITION = TopicPartition("data-ingestion", 0)
