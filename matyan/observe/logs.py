@@ -77,7 +77,11 @@ def set_up(level: LogLevel, log_format: LogFormat, stream: TextIO | None = None)
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        library = logging.getLogger(name)
+        library.setLevel(logging.WARNING)
+        # Some bring a set-up of their own, which would print past ours.
+        library.handlers.clear()
+        library.propagate = True
 
 
 def _plain(value: object) -> str:

@@ -24,7 +24,11 @@ from tests.support.server import MatyanServer, matyan
 
 ROOT: Final = Path(__file__).parents[2]
 CLIENT_STEPS: Final = 5_000
-AIM_STEPS: Final = 5_000
+ONE_RUN_STEPS: Final = 5_000
+"""One long run: what Aim does best."""
+STUDY_RUNS: Final = 20
+STUDY_STEPS: Final = 500
+"""A study of short runs, ten metrics each."""
 OFFERED_POINTS_PER_SECOND: Final = 50_000
 
 
@@ -43,6 +47,7 @@ class AimFigures:
     """What Aim's local mode did with the same kind of data."""
 
     points_per_second: float
+    study_points_per_second: float
     bytes_per_point: float
 
 
@@ -97,6 +102,7 @@ def measure_matyan(folder: Path, frames: int, seconds: float, aim: AimFigures | 
     with MatyanServer(folder / "home") as server:
         for connections, count in ((1, frames * 4), (20, frames)):
             rows += ingest_rows(server, connections, count, aim)
+        rows.append(study_row(server, aim))
         rows.append(client_row(server, aim))
         rows += delay_rows(measure_under_load(server, seconds))
         server.stop()
@@ -111,18 +117,32 @@ def ingest_rows(server: MatyanServer, connections: int, frames: int, aim: AimFig
     writers.begin()
     report = writers.wait()
     visible = seconds_until_visible(server.url, writers.runs, writers.frames, begin)
+    peer = None if aim is None else aim.points_per_second
     name = f"{connections} connection{'s' if connections > 1 else ''}"
     return [
-        rate_row(f"ingest, {name}, acknowledged (durable)", report["points"] / report["seconds"], aim),
-        rate_row(f"ingest, {name}, until visible", report["points"] / visible, aim),
+        rate_row(f"ingest, {name}, acknowledged (durable)", report["points"] / report["seconds"], peer),
+        rate_row(f"ingest, {name}, until visible", report["points"] / visible, peer),
     ]
+
+
+def study_row(server: MatyanServer, aim: AimFigures | None) -> Row:
+    """Measure a study of short runs, from the first frame until everything is visible."""
+    writers = WriterProcess(server.port, "study", STUDY_RUNS, STUDY_STEPS * 10 // 100)
+    begin = time.perf_counter()
+    writers.begin()
+    report = writers.wait()
+    visible = seconds_until_visible(server.url, writers.runs, writers.frames, begin)
+    peer = None if aim is None else aim.study_points_per_second
+    work = f"{STUDY_RUNS} runs of 10 metrics and {STUDY_STEPS} steps, 20 connections, until visible"
+    return rate_row(work, report["points"] / visible, peer)
 
 
 def client_row(server: MatyanServer, aim: AimFigures | None) -> Row:
     """Measure the released client: one process, ten metrics, from the first track() to the end of close()."""
     command = [sys.executable, "-m", "tests.support.client_scripts", "rate", server.url, str(CLIENT_STEPS)]
     seconds = run_json(command)
-    return rate_row("the released matyan-client, one process", CLIENT_STEPS * 10 / seconds, aim)
+    peer = None if aim is None else aim.points_per_second
+    return rate_row("the released matyan-client, one process", CLIENT_STEPS * 10 / seconds, peer)
 
 
 def measure_under_load(server: MatyanServer, seconds: float) -> Delays:
@@ -166,13 +186,12 @@ def disk_row(folder: Path, frames: int, aim: AimFigures | None) -> Row:
     return Row("a point on disk, noisy float32 loss", text, f"{aim.bytes_per_point:.0f} bytes", ratio)
 
 
-def rate_row(work: str, points_per_second: float, aim: AimFigures | None) -> Row:
-    """Make a row of a rate."""
+def rate_row(work: str, points_per_second: float, peer: float | None) -> Row:
+    """Make a row of a rate, next to that of Aim's local mode."""
     ours = f"{points_per_second:,.0f} points/s"
-    if aim is None:
+    if peer is None:
         return Row(work, ours)
-    ratio = f"{points_per_second / aim.points_per_second:.1f} times"
-    return Row(work, ours, f"{aim.points_per_second:,.0f} points/s (local mode)", ratio)
+    return Row(work, ours, f"{peer:,.0f} points/s (local mode)", f"{points_per_second / peer:.1f} times")
 
 
 def measure_aim(folder: Path) -> AimFigures | None:
@@ -181,11 +200,16 @@ def measure_aim(folder: Path) -> AimFigures | None:
     if python is None:
         print("Aim is skipped: it cannot be imported, and MATYAN_BENCH_AIM_PYTHON names no Python that can.\n")
         return None
-    repository = folder / "aim"
-    repository.mkdir()
     script = str(ROOT / "tests" / "bench" / "aim_local.py")
-    found = run_json([python, script, str(repository), str(AIM_STEPS)])
-    return AimFigures(found["points"] / found["seconds"], found["bytes"] / found["points"])
+    one, study = (
+        run_json([python, script, str(folder / f"aim-{runs}"), str(runs), str(steps)])
+        for runs, steps in ((1, ONE_RUN_STEPS), (STUDY_RUNS, STUDY_STEPS))
+    )
+    return AimFigures(
+        points_per_second=one["points"] / one["seconds"],
+        study_points_per_second=study["points"] / study["seconds"],
+        bytes_per_point=one["bytes"] / one["points"],
+    )
 
 
 def run_json(command: Sequence[str]) -> Any:

@@ -28,8 +28,9 @@ NO_CONTEXT: Final = canonical(None)
 def test_up_prints_the_address_and_six_lines_that_work(tmp_path: Path) -> None:
     pytest.importorskip("matyan_client", reason="matyan-client is not installed")
     with MatyanServer(tmp_path / "home") as server:
-        assert server.url in server.log
-        script = printed_script(server.log)
+        log = eventually(lambda: server.log, lambda log: "run.close()" in log)  # it is ready a moment before it says so
+        assert server.url in log
+        script = printed_script(log)
 
         environment = {**os.environ, "MATYAN_BACKEND_URL": server.url, "MATYAN_FRONTIER_URL": server.url}
         subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=60, capture_output=True)

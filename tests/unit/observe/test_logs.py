@@ -73,3 +73,14 @@ def test_levels_below_the_one_set_and_chatter_of_libraries_are_not_shown() -> No
     assert "too much" not in out.getvalue()
     assert "chatter" not in out.getvalue()
     assert "heard" in out.getvalue()
+
+
+def test_a_library_that_set_up_its_own_logging_is_heard_through_ours() -> None:
+    library = logging.getLogger("_granian")
+    library.propagate = False
+    library.addHandler(logging.StreamHandler(io.StringIO()))
+
+    out = lines("console")
+    library.warning("heard")
+
+    assert "heard" in out.getvalue()
