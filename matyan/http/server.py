@@ -22,6 +22,7 @@ from litestar.types import ASGIApp
 from matyan.errors import ConfigurationError
 from matyan.http.connections import Connections
 from matyan.http.health import Health
+from matyan.observe.logs import quiet_libraries
 from matyan.workers.lifecycle import State
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ class HttpServer:
             )
             self._servers.append(server)
             self._tasks.append(asyncio.create_task(server.serve(), name=f"granian-{port}"))
+        # Granian without its own logging sets its logger above every level: its warnings would vanish.
+        quiet_libraries()
         await self._until_listening()
         self._state = State.RUNNING
         logger.info("listening", extra={"host": self._host, "ports": self._ports})

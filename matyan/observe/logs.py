@@ -76,10 +76,14 @@ def set_up(level: LogLevel, log_format: LogFormat, stream: TextIO | None = None)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    quiet_libraries()
+
+
+def quiet_libraries() -> None:
+    """Let libraries be heard through our set-up, from warnings on; call it again after one has set up its own."""
     for name in _QUIET:
         library = logging.getLogger(name)
         library.setLevel(logging.WARNING)
-        # Some bring a set-up of their own, which would print past ours.
         library.handlers.clear()
         library.propagate = True
 
