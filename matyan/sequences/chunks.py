@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pcodec import ChunkConfig, DeltaSpec, standalone
+from pcodec import ChunkConfig, DeltaSpec, ModeSpec, standalone
 
 from matyan.errors import CorruptedError, InvalidArgumentError
 from matyan.limits import CHUNK_POINTS_MAX
@@ -33,7 +33,9 @@ _EMPTY_INTS: Final = np.empty(0, np.int64)
 _EMPTY_FLOATS: Final = np.empty(0, np.float64)
 EMPTY: Final = Columns(_EMPTY_INTS, _EMPTY_FLOATS, _EMPTY_FLOATS, _EMPTY_INTS)
 
-_AUTO: Final = ChunkConfig()
+_THOROUGH: Final = ChunkConfig()
+_QUICK: Final = ChunkConfig(compression_level=4, mode_spec=ModeSpec.classic(), delta_spec=DeltaSpec.no_op())
+"""A tenth of the time, and hardly larger for noise; for blocks that are written anew before long."""
 # Automatic delta search costs three times a fixed order and finds the same for counters and clocks.
 _CONSECUTIVE: Final = ChunkConfig(delta_spec=DeltaSpec.try_consecutive(1))
 
@@ -43,11 +45,12 @@ def encode_raw(columns: Columns) -> bytes:
     return _join(RAW, len(columns), [column.tobytes() if column is not None else b"" for column in _stored(columns)])
 
 
-def encode_chunk(columns: Columns) -> bytes:
+def encode_chunk(columns: Columns, *, quick: bool = False) -> bytes:
     """Pack one chunk of a scalar sequence.
 
     Args:
         columns: n points, 1 <= n <= CHUNK_POINTS_MAX, steps strictly rising.
+        quick: spend little time on it.
 
     Returns:
         A block, at most 32 bytes a point and some header bytes; see the module.
@@ -60,13 +63,14 @@ def encode_chunk(columns: Columns) -> bytes:
         raise InvalidArgumentError(f"a chunk has {n} points, limit {CHUNK_POINTS_MAX}")
     steps, values, epochs, times = _stored(columns)
     narrow = _as_float32(values)
+    config = _QUICK if quick else _THOROUGH
     return _join(
         PCODEC if narrow is None else PCODEC_FLOAT32,
         n,
         [
             standalone.simple_compress(steps, _CONSECUTIVE),
-            standalone.simple_compress(values if narrow is None else narrow, _AUTO),
-            b"" if epochs is None else standalone.simple_compress(epochs, _AUTO),
+            standalone.simple_compress(values if narrow is None else narrow, config),
+            b"" if epochs is None else standalone.simple_compress(epochs, config),
             standalone.simple_compress(times, _CONSECUTIVE),
         ],
     )

@@ -153,33 +153,32 @@ def settle(tx: KvTransaction, project: Project, ref: SequenceRef) -> None:
         return
     tail = chunks.decode(block)
     base = keyspace.points(project, ref.number, ref.key.digest())
-    if len(summary.small_chunks) > 1:
-        if len(tail):
-            _preview(tx, base, tail)
-        tail = _merge_small(tx, base, summary, tail)
+    if summary.chunked:
+        _preview(tx, base, tail, quick=False)
+        tail = _merge_small(tx, base, summary, tail, quick=False)
         put_summary(tx, project, ref.number, summary)
     tx.put(base + _block(keyspace.TAIL), chunks.encode_chunk(tail) if len(tail) else chunks.encode_raw(tail))
 
 
 def _flush(tx: KvTransaction, base: bytes, summary: Summary, points: Columns) -> Columns:
     """Move the tail's points into chunks and the preview; return what stays in the tail."""
-    _preview(tx, base, points)
+    _preview(tx, base, points, quick=True)
     summary.chunked = True
     if len(points) < CHUNK_POINTS_MAX and len(summary.small_chunks) + 1 < SMALL_CHUNKS_MAX:
-        summary.small_chunks = (*summary.small_chunks, _put_chunk(tx, base, summary, points))
+        summary.small_chunks = (*summary.small_chunks, _put_chunk(tx, base, summary, points, quick=True))
         return chunks.EMPTY
-    return _merge_small(tx, base, summary, points)
+    return _merge_small(tx, base, summary, points, quick=True)
 
 
-def _preview(tx: KvTransaction, base: bytes, points: Columns) -> None:
+def _preview(tx: KvTransaction, base: bytes, points: Columns, *, quick: bool) -> None:
     """Let points that leave the tail enter the preview."""
     before = tx.get(base + _block(keyspace.PREVIEW))
     known = chunks.EMPTY if before is None else chunks.decode(before)
     thinned = sample(chunks.merge([known, points]), SAMPLE_POINTS_MAX)
-    tx.put(base + _block(keyspace.PREVIEW), chunks.encode_chunk(thinned))
+    tx.put(base + _block(keyspace.PREVIEW), chunks.encode_chunk(thinned, quick=quick))
 
 
-def _merge_small(tx: KvTransaction, base: bytes, summary: Summary, points: Columns) -> Columns:
+def _merge_small(tx: KvTransaction, base: bytes, summary: Summary, points: Columns, *, quick: bool) -> Columns:
     """Merge the small chunks and newer `points` into full chunks; return the rest if it fits the tail.
 
     Merging all of them keeps the order of writing true: nothing older ever gets a greater number than something newer.
@@ -192,16 +191,16 @@ def _merge_small(tx: KvTransaction, base: bytes, summary: Summary, points: Colum
     for block in chunks.cut(chunks.merge([*older, points]), CHUNK_POINTS_MAX):
         if len(block) <= TAIL_POINTS_MAX:
             return block
-        number = _put_chunk(tx, base, summary, block)
+        number = _put_chunk(tx, base, summary, block, quick=quick and len(block) < CHUNK_POINTS_MAX)
         if len(block) < CHUNK_POINTS_MAX:
             summary.small_chunks = (number,)
     return chunks.EMPTY
 
 
-def _put_chunk(tx: KvTransaction, base: bytes, summary: Summary, points: Columns) -> int:
+def _put_chunk(tx: KvTransaction, base: bytes, summary: Summary, points: Columns, *, quick: bool) -> int:
     number = summary.chunk_next
     summary.chunk_next += 1
-    tx.put(base + _block(number), chunks.encode_chunk(points))
+    tx.put(base + _block(number), chunks.encode_chunk(points, quick=quick))
     return number
 
 
