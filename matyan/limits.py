@@ -42,7 +42,7 @@ LABEL_BYTES_MAX: Final = 4096
 ARTIFACT_PATH_BYTES_MAX: Final = 4096
 
 # ---- ingestion
-SLICE_BYTES_MAX: Final = 1_000_000
+SLICE_BYTES_MAX: Final = 2_000_000
 """Uncompressed payload that one worker transaction takes on at most, when it is more than one record."""
 STEP_MIN: Final = -(2**63)
 STEP_MAX: Final = 2**63 - 1

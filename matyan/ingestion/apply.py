@@ -7,10 +7,12 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
+import msgspec
+
 from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.kv.protocol import KvEngine, KvTransaction
 from matyan.engines.log.protocol import LogRecord, TopicPartition
-from matyan.errors import OffsetMovedError, TooLargeError, UnavailableError
+from matyan.errors import MatyanError, OffsetMovedError, TooLargeError, UnavailableError
 from matyan.ids import RunNumber
 from matyan.ingestion.batches import Piece, RunGroup, Spoilt, decode_records, group, make_ids, moment_ms, split
 from matyan.ingestion.editing import EDITS, RunEditor
@@ -25,12 +27,14 @@ from matyan.sequences.repository import SequenceRef
 from matyan.store import deadletters, keyspace, offsets
 from matyan.store.deadletters import EXCERPT_BYTES_MAX, DeadLetter
 from matyan.store.offsets import Applied
-from matyan.wire.codec import encode_tree
-from matyan.wire.messages import CreateRun
+from matyan.wire.frames import encode_commands, tag_of, unpacked_bytes
+from matyan.wire.messages import CreateRun, Refusal
 
 logger = logging.getLogger(__name__)
 
 _MILLISECONDS: Final = struct.Struct("<Q")
+_FAULTS_OF_DATA: Final = (MatyanError, OverflowError, ValueError, TypeError, msgspec.MsgspecError)
+"""What the command itself brings about, and would again."""
 _SPILL_BYTES: Final = 8_192
 """When a slice is too large for a transaction, items above this go to blobs before the slice is cut."""
 
@@ -98,6 +102,9 @@ class Applier:
         except (OffsetMovedError, UnavailableError):
             self._reload(partition)
             raise
+        except (MemoryError, OSError) as error:
+            self._reload(partition)
+            raise UnavailableError(f"a slice cannot be applied now: {error!r}") from error
         except Exception as error:  # noqa: BLE001 (whatever one item can do, it costs that item alone)
             return self._apply_in_halves(partition, pieces, spoilt, error)
 
@@ -116,14 +123,27 @@ class Applier:
             early = [one for one in spoilt if (one.offset, one.item) < last]
             late = [one for one in spoilt if (one.offset, one.item) >= last]
             return self._apply(partition, first, early) + self._apply(partition, second, late)
-        (piece,) = pieces
+        return self._give_up(partition, pieces[0], spoilt, error)
+
+    def _give_up(self, partition: TopicPartition, piece: Piece, spoilt: Sequence[Spoilt], error: Exception) -> int:
+        """Keep the one command that cannot be applied as a dead letter, and say so in the run's log."""
+        if not isinstance(error, _FAULTS_OF_DATA):
+            try:  # perhaps the fault was not the command's: nothing is given up at the first try
+                return self._commit(partition, [piece], spoilt, inline_bytes_max=INLINE_BYTES_MAX)
+            except (OffsetMovedError, UnavailableError, MemoryError, OSError):
+                raise
+            except Exception as again:  # noqa: BLE001 (see `_apply`)
+                error = again
         logger.error("an item cannot be applied", exc_info=error, extra={"run": piece.envelope.run_id})
-        excerpt = encode_tree(repr(piece.commands[piece.begin : piece.end])[:EXCERPT_BYTES_MAX])
+        commands = list(piece.commands[piece.begin : piece.end])
         reason = f"{type(error).__name__}: {error}"
-        alone = Spoilt(piece.offset, piece.begin, reason, excerpt, piece.envelope)
-        empty = piece._replace(commands=(), begin=0, end=0)
-        end = _end_of(piece)
-        return self._commit(partition, [empty], [*spoilt, alone], inline_bytes_max=INLINE_BYTES_MAX, end=end)
+        payload = encode_commands(commands)
+        alone = Spoilt(piece.offset, piece.begin, reason, payload, piece.envelope)
+        refusals = piece.envelope.refusals if piece.begin == 0 else ()
+        told = Refusal(piece.begin, tag_of(commands[0]), f"{reason}; see `matyan deadletters list`")
+        envelope = msgspec.structs.replace(piece.envelope, refusals=(*refusals, told))
+        empty = Piece(piece.offset, envelope, (), 0, 0)
+        return self._commit(partition, [empty], [*spoilt, alone], inline_bytes_max=INLINE_BYTES_MAX, end=_end_of(piece))
 
     def _commit(
         self,
@@ -134,14 +154,14 @@ class Applier:
         inline_bytes_max: int,
         end: Applied | None = None,
     ) -> int:
-        groups = group(pieces)
+        groups = group(pieces, self._log_id)
         work = _Slice(
             begin=self._positions[partition],
             end=end or _end_of(pieces[-1]),
             groups=groups,
             prepared=[prepare(found, self._blobs, inline_bytes_max=inline_bytes_max) for found in groups],
             ids=make_ids(groups),
-            letters=[_letter(partition, one) for one in spoilt],
+            letters=[self._letter(partition, one) for one in spoilt],
         )
         # What the machine loses with its power is still in the log, so the commit need not reach the disk yet.
         self._kv.write(lambda tx: self._transact(tx, partition, work), durable=False)
@@ -155,6 +175,28 @@ class Applier:
         numbers = _numbers(tx, work.groups)
         for found, prepared, number in zip(work.groups, work.prepared, numbers, strict=True):
             apply_group(tx, found, prepared, number, work.ids)
+
+    def _letter(self, partition: TopicPartition, spoilt: Spoilt) -> DeadLetter:
+        """Make a letter; what its excerpt cannot hold goes to a blob, under the same name however often."""
+        envelope = spoilt.envelope
+        blob_key = None
+        if len(spoilt.payload) > EXCERPT_BYTES_MAX:
+            place = f"{self._log_id}/{partition.topic}/{partition.partition}/{spoilt.offset}/{spoilt.item}"
+            blob_key = f"deadletters/{place}"
+            self._blobs.put(blob_key, [spoilt.payload], content_type="application/x-matyan-commands")
+        return DeadLetter(
+            log_id=self._log_id,
+            topic=partition.topic,
+            partition=partition.partition,
+            offset=spoilt.offset,
+            index=spoilt.item,
+            project="" if envelope is None else envelope.project,
+            run_id="" if envelope is None else envelope.run_id,
+            reason=spoilt.reason,
+            excerpt=spoilt.payload[:EXCERPT_BYTES_MAX],
+            blob_key=blob_key,
+            received_ms=0 if envelope is None else envelope.received_ms,
+        )
 
     def _reload(self, partition: TopicPartition) -> None:
         applied = self._kv.read(lambda reader: offsets.get(reader, self._log_id, partition))
@@ -268,31 +310,17 @@ def _numbers(tx: KvTransaction, groups: Sequence[RunGroup]) -> list[RunNumber | 
     return [found[one.project, one.run_id] for one in groups]
 
 
-def _letter(partition: TopicPartition, spoilt: Spoilt) -> DeadLetter:
-    envelope = spoilt.envelope
-    return DeadLetter(
-        topic=partition.topic,
-        partition=partition.partition,
-        offset=spoilt.offset,
-        index=spoilt.item,
-        project="" if envelope is None else envelope.project,
-        run_id="" if envelope is None else envelope.run_id,
-        reason=spoilt.reason,
-        excerpt=spoilt.excerpt[:EXCERPT_BYTES_MAX],
-        received_ms=0 if envelope is None else envelope.received_ms,
-    )
-
-
 def _by_size(records: Sequence[LogRecord]) -> Iterator[list[LogRecord]]:
-    """Cut records into parts of about SLICE_BYTES_MAX; compressed sizes count tenfold."""
+    """Cut records into parts that unpack to about SLICE_BYTES_MAX."""
     part: list[LogRecord] = []
     size = 0
     for record in records:
-        if part and size + len(record.value) * 10 > SLICE_BYTES_MAX:
+        unpacked = unpacked_bytes(record.value)
+        if part and size + unpacked > SLICE_BYTES_MAX:
             yield part
             part, size = [], 0
         part.append(record)
-        size += len(record.value) * 10
+        size += unpacked
     yield part
 
 

@@ -15,7 +15,7 @@ from matyan.engines.log.protocol import LogRecord
 from matyan.errors import InvalidArgumentError, MatyanError
 from matyan.ids import Project, RunId, make_id
 from matyan.limits import LABEL_BYTES_MAX
-from matyan.sequences.model import EMPTY_CONTEXT, Bucket, Points, SequenceKey, canonical_context
+from matyan.sequences.model import CACHED_TEXT_MAX, EMPTY_CONTEXT, Bucket, Points, SequenceKey, canonical_context
 from matyan.wire.codec import decode_envelope
 from matyan.wire.frames import decode_payload
 from matyan.wire.messages import AddTag, Command, Envelope, LogMetric, Moment, Refusal, SetRunProperty
@@ -46,9 +46,9 @@ class Spoilt(NamedTuple):
 
     offset: int
     item: int
-    """Which command of the record; -1 is the record itself."""
+    """Which command of the record; -1 is the record itself, -2 - n what stood at n and could not be read."""
     reason: str
-    excerpt: bytes
+    payload: bytes
     envelope: Envelope | None
 
 
@@ -58,6 +58,7 @@ class Event(NamedTuple):
     command: Command
     writer: str
     received_ms: int
+    log_id: str
     offset: int
 
 
@@ -103,12 +104,12 @@ class RunGroup:
         self.refusals: list[tuple[int, Refusal]] = []
         self._buffers: dict[tuple[str, bytes], PointBuffer] = {}
 
-    def add(self, commands: Iterable[Command], *, writer: str, received_ms: int, offset: int) -> None:
+    def add(self, commands: Iterable[Command], *, writer: str, received_ms: int, log_id: str, offset: int) -> None:
         """Take commands of one record. The hot path of the worker: once per point, a few list appends."""
         buffers, events = self._buffers, self.events
         for command in commands:
             if type(command) is not LogMetric:
-                events.append(Event(command, writer, received_ms, offset))
+                events.append(Event(command, writer, received_ms, log_id, offset))
                 continue
             context = bytes(command.context)
             buffer = buffers.get((command.name, context))
@@ -144,11 +145,11 @@ def decode_records(records: Iterable[LogRecord]) -> tuple[list[Piece], list[Spoi
             envelope, commands, bad = Envelope(1, "", "", record.timestamp_ms, "", b""), [], []
         pieces.append(Piece(record.offset, envelope, commands, 0, len(commands)))
         # What another release of the gateway acknowledged and this one cannot read must not vanish.
-        spoilt += [Spoilt(record.offset, index, reason, b"", envelope) for index, reason in bad]
+        spoilt += [Spoilt(record.offset, -2 - index, reason, record.value, envelope) for index, reason in bad]
     return pieces, spoilt
 
 
-def group(pieces: Iterable[Piece]) -> list[RunGroup]:
+def group(pieces: Iterable[Piece], log_id: str) -> list[RunGroup]:
     """Return what each run gets, runs and their commands in order of arrival."""
     groups: dict[tuple[str, str], RunGroup] = {}
     for piece in pieces:
@@ -165,6 +166,7 @@ def group(pieces: Iterable[Piece]) -> list[RunGroup]:
             piece.commands[piece.begin : piece.end],
             writer=envelope.writer,
             received_ms=envelope.received_ms,
+            log_id=log_id,
             offset=piece.offset,
         )
     return list(groups.values())
@@ -194,13 +196,22 @@ def split(pieces: Sequence[Piece]) -> tuple[Sequence[Piece], Sequence[Piece]] | 
     return [piece._replace(end=middle)], [piece._replace(begin=middle)]
 
 
-@lru_cache(65_536)
 def context_identity(text: bytes) -> str:
     """Return the canonical form of a context given as JSON text.
 
     Raises:
         InvalidArgumentError: it is neither an object nor null.
     """
+    # Long ones are rare, and would make the cache large.
+    return _known_identity(text) if len(text) <= CACHED_TEXT_MAX else _identity(text)
+
+
+@lru_cache(65_536)
+def _known_identity(text: bytes) -> str:
+    return _identity(text)
+
+
+def _identity(text: bytes) -> str:
     if text in (b"null", b"{}", b""):
         return EMPTY_CONTEXT
     context = json.loads(text)

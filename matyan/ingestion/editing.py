@@ -60,6 +60,11 @@ class RunEditor:
             self._params = decode_tree(self.document.params)
         return self._params
 
+    def is_news(self, event: Event, name: str) -> bool:
+        """Return whether a queued property is younger than the last edit of it through REST."""
+        mark = self.document.edits.get(name)
+        return mark is None or mark.log_id != event.log_id or event.offset >= mark.end_offset
+
     def change(self, event: Event, **fields: Any) -> None:
         """Set fields of the document."""
         self._dirty = True
@@ -89,7 +94,7 @@ class RunEditor:
     def place_default(self, received_ms: int) -> None:
         """Put a run that belongs nowhere into the default experiment."""
         if self.document.experiment_id is None:
-            self.join(Event(CreateRun(), "", received_ms, 0), DEFAULT_EXPERIMENT)
+            self.join(Event(CreateRun(), "", received_ms, "", 0), DEFAULT_EXPERIMENT)
 
     def tag(self, event: Event, name: str) -> None:
         """Attach the tag of this name, which is made when unknown."""
@@ -146,15 +151,13 @@ def _create(run: RunEditor, event: Event) -> None:
 
 def _set_property(run: RunEditor, event: Event) -> None:
     command = cast("SetRunProperty", event.command)
-    if event.offset < run.document.edited_offset:
-        return  # somebody edited the run in the UI after this was queued
-    if command.name is not None:
+    if command.name is not None and run.is_news(event, "name"):
         run.change(event, name=check_label(command.name, "run name"))
-    if command.description is not None:
+    if command.description is not None and run.is_news(event, "description"):
         run.change(event, description=command.description)
-    if command.archived is not None:
+    if command.archived is not None and run.is_news(event, "archived"):
         run.change(event, archived=command.archived)
-    if command.experiment is not None:
+    if command.experiment is not None and run.is_news(event, "experiment"):
         run.join(event, command.experiment)
 
 

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 REFUSALS_NAMED_MAX: Final = 5
 REASON_CHARACTERS_MAX: Final = 300
+REPEAT_SECONDS_MAX: Final = 60.0
+"""Clients repeat a frame within 45 s; an equal one after that is meant."""
 ENVELOPE_VERSION: Final = 1
 _IDENTITY_BYTES_MAX: Final = 64 * 1024
 """A longer frame is remembered by its digest: every connection remembers one."""
@@ -108,6 +110,7 @@ class Intake:
         self._frames = 0
         self._last = b""
         """Identity of the frame before."""
+        self._last_seconds = 0.0
         self._last_answer: Answer | None = None
 
     def take(self, text: str) -> Answer:
@@ -139,12 +142,13 @@ class Intake:
         return self.refuse("internal error")
 
     def _accept(self, read: ReadFrame) -> Answer:
-        before = self._last_answer
-        if before is not None and not before.has_failed and read.identity == self._last:
+        before, now = self._last_answer, self._appender.clock.monotonic_seconds()
+        is_repeat = read.identity == self._last and now - self._last_seconds < REPEAT_SECONDS_MAX
+        if before is not None and not before.has_failed and is_repeat:
             # The client repeats a frame whose reply was late; it is kept already, or on its way.
             self._appender.count_repeated()
             return before
-        self._last = read.identity
+        self._last, self._last_seconds = read.identity, now
         if not read.frame.commands and not read.frame.refusals:
             self._appender.count(read)
             answer = Answer(_OK)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from matyan import threads
 from matyan.clock import SystemClock
+from matyan.engines.disk import Disk
 from matyan.errors import ConfigurationError
 from matyan.ids import DEFAULT_PROJECT
 from matyan.observe import logs
@@ -98,6 +99,7 @@ def _rewrite(kv: Compactable, path: Path, reopen: Callable[[], object]) -> tuple
     # One rename: a crash leaves either file whole.
     for file in fresh.iterdir():
         file.replace(path / file.name)
+    Disk().sync_directory(path)
     shutil.rmtree(fresh)
     again = reopen()
     assert isinstance(again, Compactable)

@@ -14,7 +14,7 @@ import msgspec
 from matyan.clock import Clock, SystemClock
 from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.kv.protocol import KvEngine, KvReader
-from matyan.engines.log.protocol import LogEngine, LogProducer, LogRecord, TopicPartition
+from matyan.engines.log.protocol import LogEngine, LogRecord, TopicPartition
 from matyan.http.connections import Connections
 from matyan.http.health import Health
 from matyan.http.origins import OriginPolicy
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp
 
     from matyan.http.server import HttpServer
+    from matyan.runs.model import EditMark
 
 DATA_TOPIC: Final = "data-ingestion"
 INGEST_GROUP: Final = "ingest"
@@ -139,7 +140,7 @@ def build_rest(context: Context) -> Built:
         "search": SearchService(
             kv=kv, clock=clock, metrics=context.metrics, seconds_max=context.settings.query.seconds
         ),
-        "runs": RunService(kv=kv, blobs=blobs, clock=clock, end_offset_of=_end_offset_of(context.log.producer())),
+        "runs": RunService(kv=kv, blobs=blobs, clock=clock, mark_of=_mark_of(context.log)),
         "run_logs": RunLogs(kv=kv, blobs=context.blobs),
         "metric_reads": MetricReads(kv=kv, numbers_of=runs.get_numbers),
     }
@@ -283,14 +284,17 @@ def _observe_ingest(context: Context) -> Callable[[TopicPartition, Sequence[LogR
     return observe
 
 
-def _end_offset_of(producer: LogProducer) -> Callable[[Project, RunId], int]:
+def _mark_of(log: LogEngine) -> Callable[[Project, RunId], EditMark]:
     """Return where the next record of a run will stand: an edit is newer than everything before it."""
+    from matyan.runs.model import EditMark  # noqa: PLC0415 - see the module's docstring
 
-    def end_offset(project: Project, run_id: RunId) -> int:
+    producer = log.producer()
+
+    def mark(project: Project, run_id: RunId) -> EditMark:
         partition = producer.partition_of(DATA_TOPIC, log_key(project, run_id))
-        return producer.end_offset(TopicPartition(DATA_TOPIC, partition))
+        return EditMark(log.log_id, producer.end_offset(TopicPartition(DATA_TOPIC, partition)))
 
-    return end_offset
+    return mark
 
 
 def _blob_service(context: Context) -> Any:

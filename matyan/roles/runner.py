@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from matyan import threads
 from matyan.observe.metrics import Metrics
-from matyan.workers.lifecycle import Service
+from matyan.workers.lifecycle import Service, State
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,8 @@ class _Process:
             except Exception:
                 logger.exception("service does not stop cleanly", extra={"service": service.name})
             self._metrics.service_running.labels(service.name).set(0)
-        if not await asyncio.to_thread(threads.close, timeout_seconds=POOLS_SECONDS_MAX):
+        pools_ended = await asyncio.to_thread(threads.close, timeout_seconds=POOLS_SECONDS_MAX)
+        if not pools_ended or any(service.state is State.STOPPING for service in self._services):
             # Engines cannot be closed under a running call; they are made to survive a crash, so this is one.
             logger.error("calls do not end; leaving without closing the engines")
             os._exit(1)

@@ -23,6 +23,14 @@ class Artifact(msgspec.Struct, array_like=True, frozen=True):
     content_type: str = "application/octet-stream"
 
 
+class EditMark(msgspec.Struct, array_like=True, frozen=True):
+    """The place in a log at which somebody edited a property."""
+
+    log_id: str
+    end_offset: int
+    """Of the run's partition, at that moment."""
+
+
 class RunDocument(msgspec.Struct, array_like=True, kw_only=True):
     """The stored form of a run: one value. Params are kept encoded and decoded only when somebody asks."""
 
@@ -41,8 +49,8 @@ class RunDocument(msgspec.Struct, array_like=True, kw_only=True):
     """msgpack of the params tree, without system params."""
     has_system_params: bool = False
     artifacts: tuple[Artifact, ...] = ()
-    edited_offset: int = 0
-    """Queued properties of log records below this offset are older than an edit through REST."""
+    edits: dict[str, EditMark] = {}
+    """Property -> when it was last edited through REST: what the run itself queued before that is older."""
 
 
 class Run:

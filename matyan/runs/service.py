@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -18,14 +18,18 @@ from matyan.errors import InvalidArgumentError, NotFoundError
 from matyan.ids import DEFAULT_PROJECT, Project, RunId, RunNumber, make_id
 from matyan.limits import LABEL_BYTES_MAX
 from matyan.runs import repository
-from matyan.runs.model import Run, RunDocument
+from matyan.runs.model import EditMark, Run, RunDocument
 from matyan.sequences import repository as sequences
 from matyan.sequences.model import Bucket, Summary
 
 T = TypeVar("T")
 
-EndOffsetOf = Callable[[Project, RunId], int]
-"""The offset that the next queued record of a run will get; handed in, since the log's topics are not known here."""
+MarkOf = Callable[[Project, RunId], EditMark]
+"""Where the log of a run ends now; handed in, since the log's topics are not known here."""
+
+
+QUEUED_PROPERTIES: Final = ("name", "description", "archived", "experiment")
+"""What a run itself may have queued in the log when somebody edits it."""
 
 
 class RunDetails(NamedTuple):
@@ -55,12 +59,12 @@ class RunService:
         kv: KvEngine,
         blobs: BlobService,
         clock: Clock | None = None,
-        end_offset_of: EndOffsetOf | None = None,
+        mark_of: MarkOf | None = None,
     ) -> None:
         self._kv = kv
         self._blobs = blobs
         self._clock = clock or SystemClock()
-        self._end_offset_of = end_offset_of
+        self._mark_of = mark_of
 
     def details(
         self,
@@ -142,7 +146,7 @@ class RunService:
             if label is not None and len(label.encode(errors="surrogatepass")) > LABEL_BYTES_MAX:
                 raise InvalidArgumentError(f"a name has more than {LABEL_BYTES_MAX} bytes")
         now, fresh_id = self._clock.now_seconds(), make_id()
-        edited_offset = 0 if self._end_offset_of is None else self._end_offset_of(project, run_id)
+        mark = None if self._mark_of is None else self._mark_of(project, run_id)
 
         def write(tx: KvTransaction) -> None:
             number = _number_of(tx, project, run_id)
@@ -153,7 +157,8 @@ class RunService:
             if edit.experiment is not None:
                 fresh = Experiment(id=fresh_id, name=edit.experiment.strip(), created_at_seconds=now)
                 _move(tx, project, number, document, fresh)
-            document.edited_offset = max(document.edited_offset, edited_offset)
+            if mark is not None:
+                document.edits |= {name: mark for name in QUEUED_PROPERTIES if getattr(edit, name) is not None}
             repository.put(tx, project, number, document)
 
         self._kv.write(write)

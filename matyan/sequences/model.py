@@ -19,6 +19,8 @@ Int64s = NDArray[np.int64]
 Float64s = NDArray[np.float64]
 
 EMPTY_CONTEXT: Final = "{}"
+CACHED_TEXT_MAX: Final = 512
+"""Names and contexts above this are not remembered: caches are bounded by entries."""
 
 
 class Bucket(enum.IntEnum):
@@ -75,10 +77,16 @@ class SequenceKey(NamedTuple):
 
     def digest(self) -> bytes:
         """Return 16 bytes that stand for name and context in keys."""
+        if len(self.name) + len(self.context) <= CACHED_TEXT_MAX:
+            return _known_digest(self.name, self.context)
         return _digest(self.name, self.context)
 
 
 @lru_cache(65_536)
+def _known_digest(name: str, context: str) -> bytes:
+    return _digest(name, context)
+
+
 def _digest(name: str, context: str) -> bytes:
     return hashlib.blake2b(f"{name}\x00{context}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 

@@ -39,8 +39,8 @@ def choose(steps: Int64s, points: int) -> NDArray[np.intp]:
     n = len(steps)
     if points < 0 or n <= points:
         return np.arange(n)
-    if points == 1:
-        return np.array([n - 1])
+    if points <= 1:
+        return np.arange(n - points, n)
     inner = rank(steps[1:-1])
     wanted = points - 2
     rows = np.argpartition(inner, wanted)[:wanted] + 1 if wanted < len(inner) else np.arange(1, n - 1)

@@ -49,7 +49,7 @@ def begin_life(terminal: Terminal, writer: str) -> None:
 
 def place(terminal: Terminal, writer: str, step: int) -> int:
     """Return the line number for a writer's line `step`, and note it."""
-    last_step, last_line = terminal.writers.get(writer) or _predecessor(terminal)
+    last_step, last_line = terminal.writers.get(writer) or _predecessor(terminal, step)
     if step <= last_step:
         return max(0, last_line - (last_step - step))
     line = max(last_line, terminal.line_next - 1) + step - last_step
@@ -58,9 +58,13 @@ def place(terminal: Terminal, writer: str, step: int) -> int:
     return line
 
 
-def _predecessor(terminal: Terminal) -> tuple[int, int]:
-    """Return what a reconnected client (no new life) continues: the writer that wrote last."""
-    return next(reversed(terminal.writers.values()), (-1, terminal.line_next - 1))
+def _predecessor(terminal: Terminal, step: int) -> tuple[int, int]:
+    """Return what a reconnected client (no new life) continues, which sends its last line again or the next one."""
+    known = tuple(reversed(terminal.writers.values()))
+    if len(known) == 1:
+        return known[0]
+    fitting = (state for state in known if state[0] in (step, step - 1))
+    return next(fitting, (step - 1, terminal.line_next - 1))
 
 
 def _remember(terminal: Terminal, writer: str, step: int, line: int) -> None:

@@ -15,7 +15,10 @@ EXCERPT_BYTES_MAX: Final = 4096
 
 
 class DeadLetter(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
-    """One command (index 0 and up) or whole record (index -1) that the store could not take."""
+    """Something the store could not take.
+
+    `index` is the place of a command in its record; -1 is the record itself, -2 - n what stood at n and was unreadable.
+    """
 
     topic: str
     partition: int
@@ -27,6 +30,9 @@ class DeadLetter(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     excerpt: bytes
     """The first EXCERPT_BYTES_MAX bytes of what was refused."""
     received_ms: int
+    log_id: str = ""
+    blob_key: str | None = None
+    """Where all of it lies when the excerpt is not all."""
 
 
 _codec: Final = RecordCodec(DeadLetter)
@@ -34,9 +40,15 @@ _codec: Final = RecordCodec(DeadLetter)
 
 def put(tx: KvTransaction, letter: DeadLetter) -> None:
     """Store a letter, in the transaction that moves past it."""
-    tx.put(keyspace.dead_letter(letter.topic, letter.partition, letter.offset, letter.index), _codec.encode(letter))
+    key = keyspace.dead_letter(letter.log_id, letter.topic, letter.partition, letter.offset, letter.index)
+    tx.put(key, _codec.encode(letter))
 
 
-def read(reader: KvReader, *, rows_max: int = SCAN_ROWS_MAX) -> list[DeadLetter]:
-    """Return letters, oldest first of each partition."""
-    return [_codec.decode(value) for _, value in reader.scan(*keyspace.dead_letters(), rows_max=rows_max)]
+def read(reader: KvReader) -> list[DeadLetter]:
+    """Return all letters, oldest first of each partition."""
+    begin, end = keyspace.dead_letters()
+    letters: list[DeadLetter] = []
+    while rows := reader.scan(begin, end, rows_max=SCAN_ROWS_MAX):
+        letters += [_codec.decode(value) for _, value in rows]
+        begin = rows[-1][0] + b"\x00"
+    return letters

@@ -61,7 +61,7 @@ class Row(NamedTuple):
 
 TABLE: Final = {
     Subspace.APPLIED: Row("store/offsets.py", "(log id, topic, partition)", "Applied: next offset, items done of it"),
-    Subspace.DEAD_LETTERS: Row("store/deadletters.py", "(topic, partition, offset, index)", "DeadLetter"),
+    Subspace.DEAD_LETTERS: Row("store/deadletters.py", "(log id, topic, partition, offset, index)", "DeadLetter"),
     Subspace.RUN_COUNTER: Row("runs/repository.py", "()", "the next run number, uint64 little-endian"),
     Subspace.RUN_NUMBERS: Row("runs/repository.py", "(run id)", "run number, uint64 little-endian"),
     Subspace.RUNS: Row("runs/repository.py", "(run number) + piece", "RunDocument, in pieces"),
@@ -122,9 +122,9 @@ def applied(log_id: str, topic: str, partition: int) -> bytes:
     return pack((_SYSTEM, int(Subspace.APPLIED), log_id, topic, partition))
 
 
-def dead_letter(topic: str, partition: int, offset: int, index: int) -> bytes:
+def dead_letter(log_id: str, topic: str, partition: int, offset: int, index: int) -> bytes:
     """Key of one dead letter."""
-    return pack((_SYSTEM, int(Subspace.DEAD_LETTERS), topic, partition, offset, index))
+    return pack((_SYSTEM, int(Subspace.DEAD_LETTERS), log_id, topic, partition, offset, index))
 
 
 def dead_letters() -> KeyRange:

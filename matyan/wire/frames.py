@@ -16,7 +16,7 @@ import zstandard
 from matyan.errors import CorruptedError, InvalidArgumentError
 from matyan.limits import FRAME_BYTES_MAX, FRAME_ITEMS_MAX
 from matyan.wire.checks import are_fine, find_fault
-from matyan.wire.codec import decode_extension, tag_big_integers
+from matyan.wire.codec import decode_envelope, decode_extension, tag_big_integers
 from matyan.wire.messages import Command, LogCustomObject, LogHparams, LogMetric, LogRecordMessage, Refusal
 from matyan.wire.tolerant import excerpt_of, mend, parse_items, type_of
 
@@ -119,6 +119,20 @@ def encode_commands(commands: list[Command]) -> bytes:
     except OverflowError:
         data = _encoder.encode([_tag_integers(command) for command in packable])
     return _zstd.compress(data)
+
+
+def tag_of(command: Command) -> str:
+    """Return the message type of a command."""
+    return str(command.__struct_config__.tag)
+
+
+def unpacked_bytes(record: bytes) -> int:
+    """Return about how many bytes the value of a log record unpacks to, without unpacking it."""
+    try:
+        size: int = zstandard.get_frame_parameters(decode_envelope(record).payload).content_size
+    except (msgspec.MsgspecError, zstandard.ZstdError):
+        return len(record)
+    return min(size, _PAYLOAD_BYTES_MAX)
 
 
 def decode_payload(encoding: str, payload: bytes) -> tuple[list[Command], list[tuple[int, str]]]:

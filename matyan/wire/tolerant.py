@@ -216,10 +216,17 @@ def _moment(value: object) -> Moment:
                 return _seconds(float(value))
             except ValueError:
                 return None
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+        return _in_utc(moment)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _seconds(cast("float", _number(value)))
     return None
+
+
+def _in_utc(moment: datetime) -> datetime | None:
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:  # its UTC form lies outside the years 1 to 9999
+        return None
 
 
 def _seconds(number: float) -> float | None:

@@ -83,7 +83,13 @@ class ConsumerService(ThreadService):
         backoff = _backoff()
         lag_due = 0.0
         while not stop.is_set():
-            slices = consumer.poll(records_max=self._pace.records_max, timeout_seconds=POLL_SECONDS)
+            try:
+                slices = consumer.poll(records_max=self._pace.records_max, timeout_seconds=POLL_SECONDS)
+            except UnavailableError as error:
+                logger.warning("nothing can be read", extra={"reason": error.message})
+                self._metrics.worker_retries.labels(self.name, "unavailable").inc()
+                stop.wait(next(backoff))
+                continue
             polled = time.monotonic()
             went_well = [self._offer(consumer, partition, records) for partition, records in slices.items()]
             if polled >= lag_due:

@@ -12,7 +12,7 @@ import pytest
 from matyan.ids import DEFAULT_PROJECT, RunNumber
 from matyan.runs import repository
 from matyan.runs.logs import LINES, PAGE_ITEMS, RECORDS
-from matyan.runs.model import SYSTEM_PARAMS, Artifact
+from matyan.runs.model import SYSTEM_PARAMS, Artifact, EditMark
 from matyan.sequences import items
 from matyan.sequences.model import Item
 from matyan.store import keyspace
@@ -189,7 +189,7 @@ def test_edit_changes_what_is_given_and_nothing_else(app: RunsApp) -> None:
     assert runs_of(app, "default") == []
     (document,) = app.kv.read(lambda reader: repository.read_documents(reader, DEFAULT_PROJECT, [number]))
     assert document is not None
-    assert document.edited_offset == 7
+    assert document.edits == {"name": EditMark("log", 7), "experiment": EditMark("log", 7)}
 
 
 def test_edit_moves_a_run_to_an_experiment_that_is_there(app: RunsApp) -> None:

@@ -25,6 +25,7 @@ from matyan.projects import routes as project_routes
 from matyan.projects.service import ProjectService
 from matyan.runs import routes as run_routes
 from matyan.runs.logs import RunLogs
+from matyan.runs.model import EditMark
 from matyan.runs.service import RunService
 from tests.support.kv import RunTwiceKv
 
@@ -74,7 +75,7 @@ def runs_app(path: Path) -> Iterator[RunsApp]:
         root_routes=blob_routes.ROOT_ROUTES,
         services={
             "projects": ProjectService(kv=kv),
-            "runs": RunService(kv=kv, blobs=blobs, clock=clock, end_offset_of=lambda project, run_id: 7),
+            "runs": RunService(kv=kv, blobs=blobs, clock=clock, mark_of=lambda project, run_id: EditMark("log", 7)),
             "run_logs": RunLogs(kv=kv, blobs=store),
             "experiments": ExperimentService(kv=kv, clock=clock),
             "tags": TagService(kv=kv, clock=clock),

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from matyan.engines.disk import Disk, make_directory
+from matyan.engines.disk import Disk, make_directory, unavailable
 from matyan.engines.log.protocol import LogRecord
 from matyan.engines.log.recovery import Segment, create_segment, list_segments, recover_segment
 from matyan.engines.log.segments import crc_seed, damage, encode_record, read_frames
@@ -215,6 +215,8 @@ class Partition:
         except FileNotFoundError:
             self._check_kept(offset)
             raise CorruptedError(f"log segment {segment.path} is missing") from None
+        except OSError as error:  # no descriptor left, say
+            raise unavailable(error, "the log", segment.path.parent) from error
         records: list[LogRecord] = []
         ahead_bytes = 0
         try:

@@ -1,6 +1,7 @@
 """Slices reach the store once each, whatever is repeated, cut, spoilt or too large."""
 
 import math
+import random
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +16,11 @@ from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.engines.kv.protocol import KvEngine
 from matyan.engines.log.protocol import LogRecord, TopicPartition
-from matyan.errors import OffsetMovedError
+from matyan.errors import OffsetMovedError, UnavailableError
 from matyan.ids import DEFAULT_PROJECT, RunId
 from matyan.ingestion.apply import Applier
 from matyan.runs import repository as runs
-from matyan.runs.model import Run
+from matyan.runs.model import EditMark, Run
 from matyan.sequences import items
 from matyan.sequences import repository as sequences
 from matyan.sequences.model import Bucket, Columns, Item, SequenceKey, Summary
@@ -213,13 +214,110 @@ def test_a_worker_that_was_overtaken_applies_nothing(bench: Bench) -> None:
 
 
 def test_params_that_no_transaction_can_hold_cost_themselves_alone(bench: Bench) -> None:
-    bench.apply(metric(0, 0.0), LogHparams({"huge": "x" * 11_000_000}), LogHparams({"k": 1}), metric(1, 1.0))
+    huge = random.Random(1).randbytes(5_500_000).hex()
+    bench.apply(metric(0, 0.0), LogHparams({"huge": huge}), LogHparams({"k": 1}), metric(1, 1.0))
 
     assert bench.points("loss").values.tolist() == [0.0, 1.0]
     assert bench.run().params == {"k": 1}
     (letter,) = bench.kv.read(deadletters.read)
     assert (letter.offset, letter.index, letter.run_id) == (0, 1, RUN)
     assert "TooLargeError" in letter.reason
+    assert letter.blob_key is not None
+    whole = bench.blobs.get(letter.blob_key)
+    assert whole is not None
+    assert frames.decode_payload(frames.MSGPACK, whole)[0] == [LogHparams({"huge": huge})]
+    (warning,) = bench.items(SequenceKey(Bucket.LOG_RECORDS, "log_records")).values()
+    assert "log_hparams 1" in warning.value["message"]
+
+
+def test_what_the_gateway_refused_is_told_once_however_many_items_fail_later(bench: Bench) -> None:
+    huge = LogHparams({"huge": "x" * 5_500_000})
+    bench.apply(huge, metric(0, 1.0), LogHparams({"more": "x" * 5_500_000}), refusals=[Refusal(9, "log_metric", "odd")])
+
+    records = bench.items(SequenceKey(Bucket.LOG_RECORDS, "log_records")).values()
+    assert [record.value["message"] for record in records].count("not stored: log_metric 9 of a frame: odd") == 1
+    assert bench.points("loss").steps.tolist() == [0]
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), OSError(24, "too many open files")])
+def test_a_passing_fault_of_the_machine_gives_nothing_up(bench: Bench, fault: Exception) -> None:
+    real = bench.kv.write
+    record = bench.record(metric(0, 1.0))
+
+    def failing(fn: Any, *, durable: bool = True) -> Any:
+        raise fault
+
+    bench.kv.write = failing  # type: ignore[method-assign] # the machine is short of something
+    with pytest.raises(UnavailableError):
+        bench.applier.handle(PARTITION, [record])
+    bench.kv.write = real  # type: ignore[method-assign]
+    bench.applier.handle(PARTITION, [record])
+
+    assert bench.points("loss").steps.tolist() == [0]
+    assert bench.kv.read(deadletters.read) == []
+
+
+def test_an_unknown_fault_is_tried_again_before_an_item_is_given_up(bench: Bench) -> None:
+    real, calls = bench.kv.write, []
+
+    def failing_once(fn: Any, *, durable: bool = True) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError
+        return real(fn, durable=durable)
+
+    bench.kv.write = failing_once  # type: ignore[method-assign] # a fault of ours that does not come again
+    bench.apply(metric(0, 1.0))
+
+    assert bench.points("loss").steps.tolist() == [0]
+    assert bench.kv.read(deadletters.read) == []
+
+
+def test_an_edit_of_one_property_leaves_the_queued_others_alone(bench: Bench) -> None:
+    bench.apply(CreateRun(), SetRunProperty(name="old"))
+
+    def edit(tx: Any) -> None:
+        run = runs.find(tx, DEFAULT_PROJECT, RUN)
+        assert run is not None
+        run.document.name = "edited"
+        run.document.edits = {"name": EditMark("log", 2)}
+        runs.put(tx, DEFAULT_PROJECT, run.number, run.document)
+
+    bench.kv.write(edit)
+    bench.apply(SetRunProperty(name="queued before the edit", description="d"))
+    assert (bench.run().name, bench.run().document.description) == ("edited", "d")
+    bench.apply(SetRunProperty(name="younger"))
+    assert bench.run().name == "younger"
+
+
+def test_an_edit_in_another_log_is_older_than_everything_in_this_one(bench: Bench) -> None:
+    bench.apply(CreateRun())
+
+    def edit(tx: Any) -> None:
+        run = runs.find(tx, DEFAULT_PROJECT, RUN)
+        assert run is not None
+        run.document.edits = {"name": EditMark("the log before", 1_000_000)}
+        runs.put(tx, DEFAULT_PROJECT, run.number, run.document)
+
+    bench.kv.write(edit)
+    bench.apply(SetRunProperty(name="new"))
+
+    assert bench.run().name == "new"
+
+
+def test_frames_that_unpack_to_much_are_not_unpacked_all_at_once(bench: Bench) -> None:
+    records = [bench.record(LogTerminalLine("x" * 3_000_000, number)) for number in range(3)]
+    slices: list[int] = []
+    real = bench.kv.write
+
+    def counting(fn: Any, *, durable: bool = True) -> Any:
+        slices.append(1)
+        return real(fn, durable=durable)
+
+    bench.kv.write = counting  # type: ignore[method-assign] # only counts
+    bench.applier.handle(PARTITION, records)
+
+    assert len(slices) == 3
 
 
 def test_what_one_item_spoils_is_that_item(bench: Bench) -> None:

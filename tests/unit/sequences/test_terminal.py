@@ -47,3 +47,15 @@ def test_writers_beyond_the_bound_are_forgotten_oldest_first() -> None:
 
     assert len(terminal.writers) == 16
     assert terminal.line_next == 100
+
+
+def test_a_reconnected_writer_of_two_continues_its_own_lines() -> None:
+    terminal = Terminal()
+    begin_life(terminal, "a")
+    place(terminal, "a", 9)
+    begin_life(terminal, "b")
+    place(terminal, "b", 99)
+
+    assert place(terminal, "a again", 10) == 110
+    assert place(terminal, "b again", 99) == 109
+    assert place(terminal, "who?", 50) == 111
