@@ -37,6 +37,11 @@ DRAIN_SECONDS_MAX: Final = 3.0
 """How long each step of the drain may take: the whole stop stays well under the 10 s that init systems grant."""
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    # It warns of being embedded at every start: that is known, and tested (ADR 0007).
+    return "Embedded server is experimental" not in record.getMessage()
+
+
 class HttpServer:
     """Serves one ASGI app on several ports; opens last, closes first."""
 
@@ -102,6 +107,7 @@ class HttpServer:
             self._tasks.append(asyncio.create_task(server.serve(), name=f"granian-{port}"))
         # Granian without its own logging sets its logger above every level: its warnings would vanish.
         quiet_libraries()
+        logging.getLogger("_granian").addFilter(_is_news)
         await self._until_listening()
         self._state = State.RUNNING
         logger.info("listening", extra={"host": self._host, "ports": self._ports})
