@@ -20,6 +20,7 @@ from matyan.engines.log.protocol import LogEngine
 from matyan.ingestion import conversation
 from matyan.ingestion.backlog import SECONDS_HIGH, SECONDS_STUCK, Backlog
 from matyan.ingestion.gateway import Gateway
+from matyan.ingestion.intake import REPEAT_SECONDS_MAX
 from matyan.limits import FRAME_INLINE_BYTES_MAX, SEQUENCE_NAME_BYTES_MAX
 from matyan.observe.metrics import Metrics
 from matyan.wire.codec import decode_envelope
@@ -319,6 +320,19 @@ def test_a_frame_like_the_one_before_is_answered_like_it_and_not_kept_again(
 
     assert len(world.envelopes()) == 3
     assert world.counted("repeated") == 2
+
+
+def test_an_equal_frame_after_a_minute_is_meant(world: World) -> None:
+    async def talk() -> None:
+        async with world.socket() as socket:
+            assert await socket.ask(tag("a")) == OK
+            world.clock.advance(REPEAT_SECONDS_MAX)
+            assert await socket.ask(tag("a")) == OK
+
+    run(talk)
+
+    assert world.commands() == [AddTag("a"), AddTag("a")]
+    assert world.counted("repeated") == 0
 
 
 def test_repeats_of_a_frame_that_is_not_durable_yet_get_a_reply_each(world: World) -> None:

@@ -520,3 +520,14 @@ def test_no_member_makes_the_decoder_fail_in_an_unknown_way(members: dict[str, A
 
     assert len(frame.commands) + len(frame.refusals) == 1
     assert same(through_the_log(text), frame.commands)
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59-10:00"])
+def test_a_time_without_utc_form_costs_its_frame_nothing(moment: str) -> None:
+    odd = {"type": "log_metric", "name": "x", "value": math.nan, "step": 0, "client_datetime": moment}
+
+    frame = decode_frame(json.dumps([odd, odd | {"step": 1, "client_datetime": None}]).encode())
+
+    assert [command.step for command in frame.commands if isinstance(command, LogMetric)] == [0, 1]
+    assert not frame.refusals
+    assert len(decode_payload("msgpack", encode_commands(frame.commands))[0]) == 2

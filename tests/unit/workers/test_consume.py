@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from matyan.engines.log.embedded import open_embedded_log
-from matyan.engines.log.protocol import LogEngine, LogEntry, LogRecord, TopicPartition
+from matyan.engines.log.protocol import LogConsumer, LogEngine, LogEntry, LogRecord, TopicPartition
 from matyan.errors import OffsetMovedError, UnavailableError
 from matyan.observe.metrics import Metrics
 from matyan.workers.consume import ConsumerService, Pace
@@ -116,6 +116,38 @@ def test_an_unavailable_engine_gets_the_same_slice_again(log: LogEngine) -> None
         return worker(partition, records)
 
     run_until(make_service(log, handle, metrics=metrics), lambda: len(worker.applied) == 2)
+
+    assert worker.applied == [b"0", b"1"]
+    assert 'reason="unavailable",worker="test"} 2.0' in metrics.exposition().decode()
+
+
+def test_a_log_that_cannot_be_read_for_a_moment_is_read_later(log: LogEngine) -> None:
+    append(log, b"0", b"1")
+    worker, metrics, faults = Worker(), Metrics(), iter(range(2))
+
+    class Faltering:
+        """A consumer whose process is out of file descriptors for two polls."""
+
+        def __init__(self, consumer: LogConsumer) -> None:
+            self._consumer = consumer
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._consumer, name)
+
+        def poll(self, *, records_max: int, timeout_seconds: float) -> dict[TopicPartition, list[LogRecord]]:
+            if next(faults, None) is not None:
+                raise UnavailableError("too many open files")
+            return self._consumer.poll(records_max=records_max, timeout_seconds=timeout_seconds)
+
+    service = ConsumerService(
+        "test",
+        open_consumer=lambda: cast("LogConsumer", Faltering(log.consumer(TOPIC, "g", lambda _: None))),
+        handle=worker,
+        observe=lambda partition, records, outcome: None,
+        metrics=metrics,
+    )
+
+    run_until(service, lambda: len(worker.applied) == 2)
 
     assert worker.applied == [b"0", b"1"]
     assert 'reason="unavailable",worker="test"} 2.0' in metrics.exposition().decode()
