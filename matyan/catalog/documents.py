@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -11,9 +11,9 @@ from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.ids import Project
 from matyan.store import keyspace
 from matyan.store.keyspace import Subspace
-from matyan.store.records import RecordCodec, clear_document, get_documents, put_document
+from matyan.store.records import RecordCodec, clear_document, get_documents, put_document, read_documents
 
-_ROWS_MAX: Final = 100
+DOCUMENT_ROWS_MAX: Final = 100
 """Rows that one scan of documents brings into memory: up to 90 kB each."""
 
 
@@ -77,7 +77,8 @@ class Documents(Generic[D]):
 
     def list(self, reader: KvReader, project: Project) -> list[D]:
         """Return all, in no particular order."""
-        return [self._codec.decode(data) for _, data in read_documents(reader, keyspace.subspace(project, self._space))]
+        where = keyspace.children(keyspace.subspace(project, self._space))
+        return [self._codec.decode(data) for _, data in read_documents(reader, *where, rows_max=DOCUMENT_ROWS_MAX)]
 
     def put(self, tx: KvTransaction, project: Project, document: D) -> None:
         """Store a document, replacing the one of its id.
@@ -105,20 +106,3 @@ def get_pinned(reader: KvReader, project: Project) -> bytes | None:
 def put_pinned(tx: KvTransaction, project: Project, sequences: bytes) -> None:
     """Store the pinned sequences, JSON text."""
     put_document(tx, keyspace.subspace(project, Subspace.PINNED_SEQUENCES), sequences)
-
-
-def read_documents(reader: KvReader, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (base, data) of every document whose base continues the packed tuple `prefix`, in key order."""
-    low, high = keyspace.children(prefix)
-    base, pieces = b"", [b""]
-    while rows := reader.scan(low, high, rows_max=_ROWS_MAX):
-        for key, value in rows:
-            if key[-1] == 0:
-                if base:
-                    yield base, b"".join(pieces)
-                base, pieces = key[:-1], [value[1:]]
-            else:
-                pieces.append(value)
-        low = rows[-1][0] + b"\x00"
-    if base:
-        yield base, b"".join(pieces)

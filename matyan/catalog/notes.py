@@ -7,12 +7,12 @@ from typing import Final
 
 import msgspec
 
-from matyan.catalog.documents import read_documents
+from matyan.catalog.documents import DOCUMENT_ROWS_MAX
 from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.ids import Project, RunNumber
 from matyan.store import keyspace
 from matyan.store.keyspace import Subspace
-from matyan.store.records import RecordCodec, clear_document, get_documents, put_document
+from matyan.store.records import RecordCodec, clear_document, get_documents, put_document, read_documents
 
 Owner = str | RunNumber
 """An experiment's id, or a run's number."""
@@ -39,7 +39,9 @@ class Notes:
 
     def list(self, reader: KvReader, project: Project, owner: Owner) -> list[Note]:
         """Return the notes of an owner, the newest first."""
-        found = read_documents(reader, keyspace.notes(project, self._space, owner))
+        found = read_documents(
+            reader, *keyspace.children(keyspace.notes(project, self._space, owner)), rows_max=DOCUMENT_ROWS_MAX
+        )
         return [_codec.decode(data) for _, data in found][::-1]
 
     def get(self, reader: KvReader, project: Project, owner: Owner, number: int) -> Note | None:

@@ -12,6 +12,7 @@ from matyan.limits import SCAN_ROWS_MAX
 from matyan.store import keyspace
 from matyan.store.keyspace import Subspace
 from matyan.store.records import RecordCodec
+from matyan.store.scans import scan_all
 
 E = TypeVar("E", Experiment, Tag)
 
@@ -45,12 +46,8 @@ class Entities(Generic[E]):
 
     def list(self, reader: KvReader, project: Project) -> list[E]:
         """Return all, in no particular order."""
-        begin, end = keyspace.children(keyspace.subspace(project, self._records))
-        found: list[E] = []
-        while rows := reader.scan(begin, end, rows_max=SCAN_ROWS_MAX):
-            found += [self._codec.decode(value) for _, value in rows]
-            begin = rows[-1][0] + b"\x00"
-        return found
+        where = keyspace.children(keyspace.subspace(project, self._records))
+        return [self._codec.decode(value) for _, value in scan_all(reader, *where)]
 
     def put(self, tx: KvTransaction, project: Project, entity: E) -> None:
         """Store a record and its name. A rename goes through `rename`."""
@@ -84,12 +81,8 @@ class Entities(Generic[E]):
 
     def count_runs(self, reader: KvReader, project: Project, entity_id: str) -> int:
         """Return how many runs belong here, archived ones included."""
-        begin, end = keyspace.children(keyspace.entity(project, self._runs, entity_id))
-        total = 0
-        while rows := reader.scan(begin, end, rows_max=SCAN_ROWS_MAX):
-            total += len(rows)
-            begin = rows[-1][0] + b"\x00"
-        return total
+        where = keyspace.children(keyspace.entity(project, self._runs, entity_id))
+        return sum(1 for _ in scan_all(reader, *where))
 
 
 experiments: Final = Entities(

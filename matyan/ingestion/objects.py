@@ -125,4 +125,3 @@ _MAKERS: Final[Mapping[type[Command], Callable[[Event], Prepared]]] = {
     LogTerminalLine: _line,
     LogRecordMessage: _record,
 }
-KINDS: Final = frozenset(_MAKERS)

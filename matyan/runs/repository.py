@@ -14,6 +14,7 @@ from matyan.runs.model import Run, RunDocument
 from matyan.store import keyspace
 from matyan.store.keyspace import Subspace
 from matyan.store.records import RecordCodec, get_documents, put_document
+from matyan.store.scans import scan_all
 
 _codec: Final = RecordCodec(RunDocument)
 _NUMBER: Final = struct.Struct("<Q")
@@ -132,12 +133,8 @@ def list_active(reader: KvReader, project: Project) -> list[RunNumber]:
 
 def count(reader: KvReader, project: Project) -> int:
     """Return how many runs there are, archived ones included."""
-    begin, end = keyspace.children(keyspace.subspace(project, Subspace.RUNS_BY_TIME))
-    total = 0
-    while rows := reader.scan(begin, end, rows_max=SCAN_ROWS_MAX):
-        total += len(rows)
-        begin = rows[-1][0] + b"\x00"
-    return total
+    where = keyspace.children(keyspace.subspace(project, Subspace.RUNS_BY_TIME))
+    return sum(1 for _ in scan_all(reader, *where))
 
 
 def _by_time(project: Project, document: RunDocument, number: RunNumber) -> bytes:

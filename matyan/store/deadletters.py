@@ -7,9 +7,9 @@ from typing import Final
 import msgspec
 
 from matyan.engines.kv.protocol import KvReader, KvTransaction
-from matyan.limits import SCAN_ROWS_MAX
 from matyan.store import keyspace
 from matyan.store.records import RecordCodec
+from matyan.store.scans import scan_all
 
 EXCERPT_BYTES_MAX: Final = 4096
 
@@ -46,9 +46,4 @@ def put(tx: KvTransaction, letter: DeadLetter) -> None:
 
 def read(reader: KvReader) -> list[DeadLetter]:
     """Return all letters, oldest first of each partition."""
-    begin, end = keyspace.dead_letters()
-    letters: list[DeadLetter] = []
-    while rows := reader.scan(begin, end, rows_max=SCAN_ROWS_MAX):
-        letters += [_codec.decode(value) for _, value in rows]
-        begin = rows[-1][0] + b"\x00"
-    return letters
+    return [_codec.decode(value) for _, value in scan_all(reader, *keyspace.dead_letters())]

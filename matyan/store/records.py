@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.errors import CorruptedError, InvalidArgumentError, TooLargeError
-from matyan.limits import PIECE_BYTES_MAX
+from matyan.limits import PIECE_BYTES_MAX, SCAN_ROWS_MAX
+from matyan.store.scans import scan_all
 
 T = TypeVar("T")
 
@@ -87,6 +88,22 @@ def get_documents(reader: KvReader, bases: Sequence[bytes]) -> list[bytes | None
             raise CorruptedError("a document lacks a piece")
         documents.append(b"".join(piece for piece in pieces if piece is not None))
     return documents
+
+
+def read_documents(
+    reader: KvReader, begin: bytes, end: bytes, *, rows_max: int = SCAN_ROWS_MAX
+) -> Iterator[tuple[bytes, bytes]]:
+    """Yield base and data of every document whose base lies in `begin <= base < end`, in key order."""
+    base, pieces = b"", [b""]
+    for key, value in scan_all(reader, begin, end, rows_max=rows_max):
+        if key[-1] == 0:
+            if base:
+                yield base, b"".join(pieces)
+            base, pieces = key[:-1], [value[1:]]
+        else:
+            pieces.append(value)
+    if base:
+        yield base, b"".join(pieces)
 
 
 def clear_document(tx: KvTransaction, base: bytes) -> None:
