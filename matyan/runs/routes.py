@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
-from urllib.parse import quote
 
 from litestar import Response, delete, get, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, JSONBody
 
 from matyan.http.answers import JSON, json_bytes, json_response
 from matyan.http.app import REFUSED_WHEN_READ_ONLY
@@ -17,6 +15,7 @@ from matyan.http.dialect import Dialect
 from matyan.http.params import StepRange, flag, step_range, texts
 from matyan.http.streaming import stream
 from matyan.ids import RunId
+from matyan.runs.artifact_routes import ARTIFACT_ROUTES
 from matyan.runs.logs import LINES, RECORDS, RunLogs
 from matyan.runs.notes import NoteText, note_answer, note_created, note_entry, note_number
 from matyan.runs.service import RunEdit, RunService
@@ -25,7 +24,6 @@ from matyan.sequences.model import Bucket
 from matyan.threads import blocking_pool, run_blocking
 from matyan.wire.trees import encode_tree_records
 
-_MEDIA_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=[\w.+-]+)*", re.ASCII)
 RECORDS_TAIL: Final = 200
 """Log records that are sent when no range is asked for."""
 
@@ -94,21 +92,6 @@ async def log_records(
             yield encode_tree_records({index: record_tree(item, dialect)})
 
     return await stream(trees, pool=blocking_pool())
-
-
-@get("/runs/{run_id:str}/artifacts/download", operation_id="downloadArtifact")
-async def download(run_id: FromPath[str], path: FromQuery[str], runs: NamedDependency[RunService]) -> Response[Any]:
-    """Send one file of a run, with the content type it was uploaded with."""
-    found = await run_blocking(runs.open_artifact, RunId(run_id), path)
-    kind = found.info.content_type
-    name = quote(path.rpartition("/")[2], safe="", errors="replace")
-    return await stream(
-        lambda: found.chunks,
-        pool=blocking_pool(),
-        content_type=kind if _MEDIA_TYPE.fullmatch(kind) else "application/octet-stream",
-        # Always an attachment: a page of somebody else's making must not run as one of ours.
-        headers={"content-disposition": f"attachment; filename*=UTF-8''{name}", "x-content-type-options": "nosniff"},
-    )
 
 
 # ---- notes
@@ -183,7 +166,7 @@ ROUTES: Final = (
     edit,
     logs,
     log_records,
-    download,
+    *ARTIFACT_ROUTES,
     list_notes,
     create_note,
     get_note,

@@ -32,6 +32,8 @@ class Subspace(IntEnum):
     RUNS_BY_TIME = 14
     ACTIVE_RUNS = 15
     UNSETTLED_RUNS = 16
+    TOMBSTONES = 17
+    DELETIONS = 18
     SUMMARIES = 20
     POINTS = 21
     ITEMS = 22
@@ -49,6 +51,7 @@ class Subspace(IntEnum):
     RUN_NOTES = 54
     EXPERIMENT_NOTES = 55
     PINNED_SEQUENCES = 56
+    IMPORTS = 60
 
 
 class Row(NamedTuple):
@@ -69,6 +72,8 @@ TABLE: Final = {
     Subspace.RUNS_BY_TIME: Row("runs/repository.py", "(creation time in us, run number)", "empty"),
     Subspace.ACTIVE_RUNS: Row("runs/repository.py", "(run number)", "empty"),
     Subspace.UNSETTLED_RUNS: Row("maintenance/settle.py", "(run number)", "time of the last points in ms, uint64"),
+    Subspace.TOMBSTONES: Row("runs/tombstones.py", "(run id)", "Tombstone"),
+    Subspace.DELETIONS: Row("runs/tombstones.py", "(run number)", "Deletion: what is left to free"),
     Subspace.SUMMARIES: Row("sequences/repository.py", "(run number, bucket, digest)", "Summary"),
     Subspace.POINTS: Row("sequences/repository.py", "(run number, digest) + block number", "columns"),
     Subspace.ITEMS: Row("sequences/items.py", "(run number, bucket, digest, step) + piece", "Item, in pieces"),
@@ -86,6 +91,7 @@ TABLE: Final = {
     Subspace.RUN_NOTES: Row("catalog/notes.py", "(run number, note number) + piece", "Note, in pieces"),
     Subspace.EXPERIMENT_NOTES: Row("catalog/notes.py", "(experiment id, note number) + piece", "Note, in pieces"),
     Subspace.PINNED_SEQUENCES: Row("catalog/documents.py", "() + piece", "JSON list of name and context, in pieces"),
+    Subspace.IMPORTS: Row("transfer/progress.py", "(source id, run id)", "ImportProgress"),
 }
 
 PREVIEW: Final = 0
