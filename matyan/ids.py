@@ -6,7 +6,7 @@ import uuid
 from typing import Final, NewType
 
 from matyan.errors import InvalidArgumentError
-from matyan.limits import RUN_ID_BYTES_MAX
+from matyan.limits import LABEL_BYTES_MAX, RUN_ID_BYTES_MAX
 
 Project = NewType("Project", str)
 RunId = NewType("RunId", str)
@@ -47,3 +47,15 @@ def check_run_id(text: str) -> RunId:
     if text.startswith("progress"):
         raise InvalidArgumentError("a run id does not start with 'progress': the web UI takes that for a message")
     return RunId(text)
+
+
+def check_label(text: str, what: str) -> str:
+    """Return the name of a run, experiment or tag if it has a storable size; `what` says whose name it is.
+
+    Raises:
+        InvalidArgumentError: it is longer than LABEL_BYTES_MAX.
+    """
+    size = len(text.encode(errors="surrogatepass"))
+    if size > LABEL_BYTES_MAX:
+        raise InvalidArgumentError(f"the {what} has {size} bytes, limit {LABEL_BYTES_MAX}")
+    return text

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
+
+from matyan.ids import RunNumber
+
+
+class RunPlace(NamedTuple):
+    """Where a run stands in the order of creation."""
+
+    created_us: int
+    """Microseconds since 1970-01-01 UTC."""
+    number: RunNumber
 
 
 class Experiment(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
@@ -25,3 +37,11 @@ class Tag(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     description: str | None = None
     archived: bool = False
     created_at_seconds: float = 0.0
+
+
+class EntityDeletion(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """An experiment or tag that is gone while some of its runs may still refer to it."""
+
+    id: str
+    deletes_runs: bool
+    """Whether its runs are deleted too, or only lose it."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Generic, TypeVar
 
-from matyan.catalog.model import Experiment, Tag
+from matyan.catalog.model import EntityDeletion, Experiment, RunPlace, Tag
 from matyan.engines.kv.protocol import KvReader, KvTransaction
-from matyan.ids import Project, RunNumber
+from matyan.ids import Project
 from matyan.limits import SCAN_ROWS_MAX
 from matyan.store import keyspace
 from matyan.store.keyspace import Subspace
@@ -15,16 +15,20 @@ from matyan.store.records import RecordCodec
 from matyan.store.scans import scan_all
 
 E = TypeVar("E", Experiment, Tag)
+_deletions: Final = RecordCodec(EntityDeletion)
 
 
 class Entities(Generic[E]):
     """One kind of named record; names are unique in a project."""
 
-    def __init__(self, kind: type[E], *, records: Subspace, names: Subspace, runs: Subspace) -> None:
+    def __init__(
+        self, kind: type[E], *, records: Subspace, names: Subspace, runs: Subspace, deletions: Subspace
+    ) -> None:
         self._codec: RecordCodec[E] = RecordCodec(kind)
         self._records = records
         self._names = names
         self._runs = runs
+        self._deletions = deletions
 
     def get_many(self, reader: KvReader, project: Project, ids: Sequence[str]) -> dict[str, E]:
         """Return those that exist, by id."""
@@ -50,17 +54,23 @@ class Entities(Generic[E]):
         return [self._codec.decode(value) for _, value in scan_all(reader, *where)]
 
     def put(self, tx: KvTransaction, project: Project, entity: E) -> None:
-        """Store a record and its name. A rename goes through `rename`."""
+        """Store a new record and its name. Later changes go through `replace`."""
         tx.put(keyspace.entity(project, self._records, entity.id), self._codec.encode(entity))
         tx.put(keyspace.entity_name(project, self._names, entity.name), entity.id.encode())
 
-    def link(self, tx: KvTransaction, project: Project, entity_id: str, number: RunNumber) -> None:
-        """Note that a run belongs here."""
-        tx.put(keyspace.entity_run(project, self._runs, entity_id, number), b"")
+    def replace(self, tx: KvTransaction, project: Project, before: E, after: E) -> None:
+        """Store the changed form of a record; its old name, if it has another now, is free again."""
+        if after.name != before.name:
+            tx.clear(keyspace.entity_name(project, self._names, before.name))
+        self.put(tx, project, after)
 
-    def unlink(self, tx: KvTransaction, project: Project, entity_id: str, number: RunNumber) -> None:
+    def link(self, tx: KvTransaction, project: Project, entity_id: str, place: RunPlace) -> None:
+        """Note that a run belongs here."""
+        tx.put(keyspace.entity_run(project, self._runs, entity_id, *place), b"")
+
+    def unlink(self, tx: KvTransaction, project: Project, entity_id: str, place: RunPlace) -> None:
         """Note that a run no longer belongs here."""
-        tx.clear(keyspace.entity_run(project, self._runs, entity_id, number))
+        tx.clear(keyspace.entity_run(project, self._runs, entity_id, *place))
 
     def list_runs(
         self,
@@ -68,21 +78,43 @@ class Entities(Generic[E]):
         project: Project,
         entity_id: str,
         *,
-        before: RunNumber | None = None,
+        before: RunPlace | None = None,
         rows_max: int = SCAN_ROWS_MAX,
-    ) -> Sequence[RunNumber]:
-        """Return runs that belong here, the greatest number (the newest run) first, beginning below `before`."""
+    ) -> Sequence[RunPlace]:
+        """Return runs that belong here, the newest first, beginning behind `before`, which need not be one of them."""
         begin, end = keyspace.children(keyspace.entity(project, self._runs, entity_id))
         if before is not None:
-            end = keyspace.entity_run(project, self._runs, entity_id, before)
-        return [
-            RunNumber(keyspace.last_number(key)) for key, _ in reader.scan(begin, end, rows_max=rows_max, reverse=True)
-        ]
+            end = keyspace.entity_run(project, self._runs, entity_id, *before)
+        rows = reader.scan(begin, end, rows_max=rows_max, reverse=True)
+        return [RunPlace(*keyspace.entity_run_place(key)) for key, _ in rows]
 
     def count_runs(self, reader: KvReader, project: Project, entity_id: str) -> int:
         """Return how many runs belong here, archived ones included."""
         where = keyspace.children(keyspace.entity(project, self._runs, entity_id))
         return sum(1 for _ in scan_all(reader, *where))
+
+    # ---- deletion
+
+    def begin_deletion(self, tx: KvTransaction, project: Project, entity: E, *, deletes_runs: bool) -> None:
+        """Delete a record and its name, and note that its runs have to be dealt with."""
+        tx.clear(keyspace.entity(project, self._records, entity.id))
+        tx.clear(keyspace.entity_name(project, self._names, entity.name))
+        deletion = EntityDeletion(id=entity.id, deletes_runs=deletes_runs)
+        tx.put(keyspace.entity(project, self._deletions, entity.id), _deletions.encode(deletion))
+
+    def list_deletions(self, reader: KvReader, project: Project, *, rows_max: int) -> Sequence[EntityDeletion]:
+        """Return deletions that are not ended."""
+        where = keyspace.children(keyspace.subspace(project, self._deletions))
+        return [_deletions.decode(value) for _, value in reader.scan(*where, rows_max=rows_max)]
+
+    def get_deletion(self, reader: KvReader, project: Project, entity_id: str) -> EntityDeletion | None:
+        """Return the deletion of a record if it is not ended."""
+        value = reader.get(keyspace.entity(project, self._deletions, entity_id))
+        return None if value is None else _deletions.decode(value)
+
+    def end_deletion(self, tx: KvTransaction, project: Project, entity_id: str) -> None:
+        """Note that no run refers to a deleted record any more."""
+        tx.clear(keyspace.entity(project, self._deletions, entity_id))
 
 
 experiments: Final = Entities(
@@ -90,5 +122,12 @@ experiments: Final = Entities(
     records=Subspace.EXPERIMENTS,
     names=Subspace.EXPERIMENT_NAMES,
     runs=Subspace.EXPERIMENT_RUNS,
+    deletions=Subspace.EXPERIMENT_DELETIONS,
 )
-tags: Final = Entities(Tag, records=Subspace.TAGS, names=Subspace.TAG_NAMES, runs=Subspace.TAG_RUNS)
+tags: Final = Entities(
+    Tag,
+    records=Subspace.TAGS,
+    names=Subspace.TAG_NAMES,
+    runs=Subspace.TAG_RUNS,
+    deletions=Subspace.TAG_DELETIONS,
+)

@@ -16,6 +16,7 @@ from matyan.entities.boards import BoardService, Shown
 from matyan.errors import InvalidArgumentError
 from matyan.http.answers import json_response
 from matyan.http.dialect import Dialect
+from matyan.http.openapi import answers, deletes
 from matyan.runs.notes import Moment, moment
 from matyan.threads import run_blocking
 
@@ -101,13 +102,13 @@ class ReportAnswer(msgspec.Struct, frozen=True):
 # ---- apps
 
 
-@get("/apps", operation_id="listApps")
+@get("/apps", operation_id="listApps", responses=answers(list[AppAnswer], "All saved states."))
 async def list_apps(boards: NamedDependency[BoardService], dialect: NamedDependency[Dialect]) -> Response[bytes]:
     """Return all saved states."""
     return json_response([_app(app, dialect) for app in await run_blocking(boards.list_apps)])
 
 
-@post("/apps", operation_id="createApp")
+@post("/apps", operation_id="createApp", responses=answers(AppAnswer, "What was made.", status=201))
 async def create_app(
     data: JSONBody[NewApp], boards: NamedDependency[BoardService], dialect: NamedDependency[Dialect]
 ) -> Response[bytes]:
@@ -116,7 +117,7 @@ async def create_app(
     return json_response(_app(app, dialect), status=201)
 
 
-@get("/apps/{app_id:str}", operation_id="getApp")
+@get("/apps/{app_id:str}", operation_id="getApp", responses=answers(AppAnswer, "What is there."))
 async def get_app(
     app_id: FromPath[str], boards: NamedDependency[BoardService], dialect: NamedDependency[Dialect]
 ) -> Response[bytes]:
@@ -124,7 +125,7 @@ async def get_app(
     return json_response(_app(await run_blocking(boards.get_app, app_id), dialect))
 
 
-@put("/apps/{app_id:str}", operation_id="editApp")
+@put("/apps/{app_id:str}", operation_id="editApp", responses=answers(AppAnswer, "As it is now."))
 async def edit_app(
     app_id: FromPath[str],
     data: JSONBody[AppEdit],
@@ -136,7 +137,7 @@ async def edit_app(
     return json_response(_app(await run_blocking(boards.edit_app, app_id, kind=data.type, state=state), dialect))
 
 
-@delete("/apps/{app_id:str}", status_code=200, operation_id="deleteApp")
+@delete("/apps/{app_id:str}", status_code=200, operation_id="deleteApp", responses=deletes("It is gone."))
 async def delete_app(
     app_id: FromPath[str], boards: NamedDependency[BoardService], dialect: NamedDependency[Dialect]
 ) -> Response[bytes]:
@@ -148,13 +149,13 @@ async def delete_app(
 # ---- dashboards
 
 
-@get("/dashboards", operation_id="listDashboards")
+@get("/dashboards", operation_id="listDashboards", responses=answers(list[DashboardAnswer], "All bookmarks."))
 async def list_dashboards(boards: NamedDependency[BoardService], dialect: NamedDependency[Dialect]) -> Response[bytes]:
     """Return all bookmarks, the one changed last at the end."""
     return json_response([_dashboard(shown, dialect) for shown in await run_blocking(boards.list_dashboards)])
 
 
-@post("/dashboards", operation_id="createDashboard")
+@post("/dashboards", operation_id="createDashboard", responses=answers(DashboardAnswer, "What was made.", status=201))
 async def create_dashboard(
     data: JSONBody[NewDashboard], boards: NamedDependency[BoardService], dialect: NamedDependency[Dialect]
 ) -> Response[bytes]:
@@ -164,7 +165,9 @@ async def create_dashboard(
     return json_response(_dashboard(shown, dialect), status=201)
 
 
-@get("/dashboards/{dashboard_id:str}", operation_id="getDashboard")
+@get(
+    "/dashboards/{dashboard_id:str}", operation_id="getDashboard", responses=answers(DashboardAnswer, "What is there.")
+)
 async def get_dashboard(
     dashboard_id: FromPath[str], boards: NamedDependency[BoardService], dialect: NamedDependency[Dialect]
 ) -> Response[bytes]:
@@ -172,7 +175,9 @@ async def get_dashboard(
     return json_response(_dashboard(await run_blocking(boards.get_dashboard, dashboard_id), dialect))
 
 
-@put("/dashboards/{dashboard_id:str}", operation_id="editDashboard")
+@put(
+    "/dashboards/{dashboard_id:str}", operation_id="editDashboard", responses=answers(DashboardAnswer, "As it is now.")
+)
 async def edit_dashboard(
     dashboard_id: FromPath[str],
     data: JSONBody[DashboardEdit],
@@ -184,7 +189,9 @@ async def edit_dashboard(
     return json_response(_dashboard(shown, dialect))
 
 
-@delete("/dashboards/{dashboard_id:str}", status_code=200, operation_id="deleteDashboard")
+@delete(
+    "/dashboards/{dashboard_id:str}", status_code=200, operation_id="deleteDashboard", responses=deletes("It is gone.")
+)
 async def delete_dashboard(
     dashboard_id: FromPath[str], boards: NamedDependency[BoardService], dialect: NamedDependency[Dialect]
 ) -> Response[bytes]:
@@ -196,13 +203,13 @@ async def delete_dashboard(
 # ---- reports
 
 
-@get("/reports", operation_id="listReports")
+@get("/reports", operation_id="listReports", responses=answers(list[ReportAnswer], "All reports."))
 async def list_reports(boards: NamedDependency[BoardService], dialect: NamedDependency[Dialect]) -> Response[bytes]:
     """Return all reports, the one changed last at the end."""
     return json_response([_report(report, dialect) for report in await run_blocking(boards.list_reports)])
 
 
-@post("/reports", operation_id="createReport")
+@post("/reports", operation_id="createReport", responses=answers(ReportAnswer, "What was made.", status=201))
 async def create_report(
     data: JSONBody[NewReport], boards: NamedDependency[BoardService], dialect: NamedDependency[Dialect]
 ) -> Response[bytes]:
@@ -211,7 +218,7 @@ async def create_report(
     return json_response(_report(report, dialect), status=201)
 
 
-@get("/reports/{report_id:str}", operation_id="getReport")
+@get("/reports/{report_id:str}", operation_id="getReport", responses=answers(ReportAnswer, "What is there."))
 async def get_report(
     report_id: FromPath[str], boards: NamedDependency[BoardService], dialect: NamedDependency[Dialect]
 ) -> Response[bytes]:
@@ -219,7 +226,7 @@ async def get_report(
     return json_response(_report(await run_blocking(boards.get_report, report_id), dialect))
 
 
-@put("/reports/{report_id:str}", operation_id="editReport")
+@put("/reports/{report_id:str}", operation_id="editReport", responses=answers(ReportAnswer, "As it is now."))
 async def edit_report(
     report_id: FromPath[str],
     data: JSONBody[ReportEdit],
@@ -233,7 +240,7 @@ async def edit_report(
     return json_response(_report(report, dialect))
 
 
-@delete("/reports/{report_id:str}", status_code=200, operation_id="deleteReport")
+@delete("/reports/{report_id:str}", status_code=200, operation_id="deleteReport", responses=deletes("It is gone."))
 async def delete_report(
     report_id: FromPath[str], boards: NamedDependency[BoardService], dialect: NamedDependency[Dialect]
 ) -> Response[bytes]:

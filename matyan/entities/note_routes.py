@@ -11,12 +11,26 @@ from litestar.params import FromPath, JSONBody
 from matyan.entities.service import ExperimentService
 from matyan.http.answers import json_response
 from matyan.http.dialect import Dialect
-from matyan.runs.notes import NoteText, note_answer, note_created, note_entry, note_number
+from matyan.http.openapi import answers
+from matyan.runs.notes import (
+    NoteAnswer,
+    NoteCreated,
+    NoteEntry,
+    NoteText,
+    note_answer,
+    note_created,
+    note_entry,
+    note_number,
+)
 from matyan.runs.views import Ok
 from matyan.threads import run_blocking
 
 
-@get("/experiments/{experiment_id:str}/note", operation_id="listExperimentNotes")
+@get(
+    "/experiments/{experiment_id:str}/note",
+    operation_id="listExperimentNotes",
+    responses=answers(list[NoteEntry], "Its notes."),
+)
 async def list_notes(
     experiment_id: FromPath[str], experiments: NamedDependency[ExperimentService], dialect: NamedDependency[Dialect]
 ) -> Response[bytes]:
@@ -25,7 +39,11 @@ async def list_notes(
     return json_response([note_entry(note, dialect, experiment_id=experiment_id) for note in notes])
 
 
-@post("/experiments/{experiment_id:str}/note", operation_id="createExperimentNote")
+@post(
+    "/experiments/{experiment_id:str}/note",
+    operation_id="createExperimentNote",
+    responses=answers(NoteCreated, "The id of the note.", status=201),
+)
 async def create_note(
     experiment_id: FromPath[str],
     data: JSONBody[NoteText],
@@ -41,6 +59,7 @@ async def create_note(
     "/experiments/{experiment_id:str}/note/{note:str}",
     dependencies={"number": note_number()},
     operation_id="getExperimentNote",
+    responses=answers(NoteAnswer, "The note."),
 )
 async def get_note(
     experiment_id: FromPath[str],
@@ -56,6 +75,7 @@ async def get_note(
     "/experiments/{experiment_id:str}/note/{note:str}",
     dependencies={"number": note_number()},
     operation_id="editExperimentNote",
+    responses=answers(NoteAnswer, "The note as it is now."),
 )
 async def edit_note(
     experiment_id: FromPath[str],
@@ -74,6 +94,7 @@ async def edit_note(
     dependencies={"number": note_number()},
     status_code=200,
     operation_id="deleteExperimentNote",
+    responses=answers(Ok, "It is gone."),
 )
 async def delete_note(
     experiment_id: FromPath[str], number: NamedDependency[int], experiments: NamedDependency[ExperimentService]

@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-from litestar import Response, get, post
+from litestar import Response, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from matyan.catalog.model import Experiment, Tag
 from matyan.entities.board_routes import BOARD_ROUTES
 from matyan.entities.note_routes import NOTE_ROUTES
-from matyan.entities.service import Counted, ExperimentService, TagService
+from matyan.entities.service import Counted, ExperimentEdit, ExperimentService, TagEdit, TagService
+from matyan.errors import NotFoundError
 from matyan.http.answers import json_response
+from matyan.http.app import REFUSED_WHEN_READ_ONLY
 from matyan.http.dialect import Dialect
+from matyan.http.openapi import answers
 from matyan.http.params import optional_integer, timezone_offset
 from matyan.ids import RunId
-from matyan.runs.views import Done
+from matyan.runs.views import Done, Ok
 from matyan.threads import query_pool, run_blocking
 
 
@@ -103,13 +106,17 @@ class NewTag(msgspec.Struct, frozen=True):
 # ---- experiments
 
 
-@get("/experiments", operation_id="listExperiments")
+@get("/experiments", operation_id="listExperiments", responses=answers(list[ExperimentAnswer], "All experiments."))
 async def list_experiments(experiments: NamedDependency[ExperimentService]) -> Response[bytes]:
     """Return all experiments, those with the newest runs first."""
     return json_response([_experiment(counted) for counted in await run_blocking(experiments.list_all)])
 
 
-@get("/experiments/search", operation_id="searchExperiments")
+@get(
+    "/experiments/search",
+    operation_id="searchExperiments",
+    responses=answers(list[ExperimentAnswer], "Those that match."),
+)
 async def search_experiments(
     experiments: NamedDependency[ExperimentService], q: FromQuery[str] = ""
 ) -> Response[bytes]:
@@ -118,7 +125,7 @@ async def search_experiments(
     return json_response([msgspec.structs.replace(one, description="", creation_time=None) for one in found])
 
 
-@post("/experiments", status_code=200, operation_id="createExperiment")
+@post("/experiments", status_code=200, operation_id="createExperiment", responses=answers(Done, "Its id."))
 async def create_experiment(
     data: JSONBody[NewExperiment], experiments: NamedDependency[ExperimentService]
 ) -> Response[bytes]:
@@ -126,7 +133,11 @@ async def create_experiment(
     return json_response(Done((await run_blocking(experiments.create, data.name)).id))
 
 
-@get("/experiments/{experiment_id:str}", operation_id="getExperiment")
+@get(
+    "/experiments/{experiment_id:str}",
+    operation_id="getExperiment",
+    responses=answers(ExperimentAnswer, "The experiment."),
+)
 async def get_experiment(
     experiment_id: FromPath[str], experiments: NamedDependency[ExperimentService]
 ) -> Response[bytes]:
@@ -134,10 +145,45 @@ async def get_experiment(
     return json_response(_experiment(await run_blocking(experiments.get, experiment_id)))
 
 
+@put(
+    "/experiments/{experiment_id:str}",
+    opt=dict(REFUSED_WHEN_READ_ONLY),
+    operation_id="editExperiment",
+    responses=answers(Done, "It is changed."),
+)
+async def edit_experiment(
+    experiment_id: FromPath[str], data: JSONBody[ExperimentEdit], experiments: NamedDependency[ExperimentService]
+) -> Response[bytes]:
+    """Change properties of an experiment; a missing description is cleared, what else is missing stays."""
+    await run_blocking(experiments.edit, experiment_id, data)
+    return json_response(Done(experiment_id))
+
+
+@delete(
+    "/experiments/{experiment_id:str}",
+    opt=dict(REFUSED_WHEN_READ_ONLY),
+    status_code=200,
+    operation_id="deleteExperiment",
+    responses=answers(Ok, "It is gone."),
+)
+async def delete_experiment(
+    experiment_id: FromPath[str], experiments: NamedDependency[ExperimentService], dialect: NamedDependency[Dialect]
+) -> Response[bytes]:
+    """Delete an experiment: with its runs (Aim) or without (Matyan); an unknown one is an error in Matyan only."""
+    deletes_runs = dialect.deletes_runs_with_experiment
+    try:
+        await run_blocking(experiments.delete, experiment_id, deletes_runs=deletes_runs)
+    except NotFoundError:
+        if dialect.missing_delete_is_error:
+            raise
+    return json_response(Ok())
+
+
 @get(
     "/experiments/{experiment_id:str}/runs",
     dependencies={"limit": optional_integer("limit")},
     operation_id="listExperimentRuns",
+    responses=answers(ExperimentRuns, "Its runs."),
 )
 async def experiment_runs(
     experiment_id: FromPath[str],
@@ -166,6 +212,7 @@ async def experiment_runs(
     "/experiments/{experiment_id:str}/activity",
     dependencies={"timezone": timezone_offset()},
     operation_id="getExperimentActivity",
+    responses=answers(ExperimentActivity, "Counts and calendar."),
 )
 async def experiment_activity(
     experiment_id: FromPath[str],
@@ -182,32 +229,48 @@ async def experiment_activity(
 # ---- tags
 
 
-@get("/tags", operation_id="listTags")
+@get("/tags", operation_id="listTags", responses=answers(list[TagAnswer], "All tags."))
 async def list_tags(tags: NamedDependency[TagService]) -> Response[bytes]:
     """Return all tags in the order of creation."""
     return json_response([_tag(counted) for counted in await run_blocking(tags.list_all)])
 
 
-@get("/tags/search", operation_id="searchTags")
+@get("/tags/search", operation_id="searchTags", responses=answers(list[TagAnswer], "Those that match."))
 async def search_tags(tags: NamedDependency[TagService], q: FromQuery[str] = "") -> Response[bytes]:
     """Return the tags whose name contains `q`."""
     return json_response([_tag(counted) for counted in await run_blocking(tags.search, q)])
 
 
-@post("/tags", status_code=200, operation_id="createTag")
+@post("/tags", status_code=200, operation_id="createTag", responses=answers(Done, "Its id."))
 async def create_tag(data: JSONBody[NewTag], tags: NamedDependency[TagService]) -> Response[bytes]:
     """Make a tag."""
     tag = await run_blocking(tags.create, data.name, color=data.color or "", description=data.description or "")
     return json_response(Done(tag.id))
 
 
-@get("/tags/{tag_id:str}", operation_id="getTag")
+@get("/tags/{tag_id:str}", operation_id="getTag", responses=answers(TagAnswer, "The tag."))
 async def get_tag(tag_id: FromPath[str], tags: NamedDependency[TagService]) -> Response[bytes]:
     """Return a tag."""
     return json_response(_tag(await run_blocking(tags.get, tag_id)))
 
 
-@get("/tags/{tag_id:str}/runs", operation_id="listTagRuns")
+@put("/tags/{tag_id:str}", operation_id="editTag", responses=answers(Done, "It is changed."))
+async def edit_tag(
+    tag_id: FromPath[str], data: JSONBody[TagEdit], tags: NamedDependency[TagService]
+) -> Response[bytes]:
+    """Change properties of a tag; those that are missing or null stay."""
+    await run_blocking(tags.edit, tag_id, data)
+    return json_response(Done(tag_id))
+
+
+@delete("/tags/{tag_id:str}", status_code=200, operation_id="deleteTag", responses=answers(None, "It is gone."))
+async def delete_tag(tag_id: FromPath[str], tags: NamedDependency[TagService]) -> Response[bytes]:
+    """Delete a tag; its runs lose it."""
+    await run_blocking(tags.delete, tag_id)
+    return json_response(None)
+
+
+@get("/tags/{tag_id:str}/runs", operation_id="listTagRuns", responses=answers(TagRuns, "Its runs."))
 async def tag_runs(tag_id: FromPath[str], tags: NamedDependency[TagService]) -> Response[bytes]:
     """Return the runs that carry a tag, the oldest first."""
     listed = [
@@ -238,12 +301,16 @@ ROUTES: Final = (
     search_experiments,
     create_experiment,
     get_experiment,
+    edit_experiment,
+    delete_experiment,
     experiment_runs,
     experiment_activity,
     list_tags,
     search_tags,
     create_tag,
     get_tag,
+    edit_tag,
+    delete_tag,
     tag_runs,
     *NOTE_ROUTES,
     *BOARD_ROUTES,

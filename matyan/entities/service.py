@@ -11,14 +11,14 @@ from typing import Final, Generic, NamedTuple, TypeVar
 import msgspec
 
 from matyan.catalog import repository as catalog
-from matyan.catalog.model import Experiment, Tag
+from matyan.catalog.model import Experiment, RunPlace, Tag
 from matyan.catalog.notes import Note, experiment_notes
 from matyan.catalog.repository import Entities
 from matyan.clock import Clock, SystemClock
 from matyan.engines.kv.protocol import KvEngine, KvReader, KvTransaction
+from matyan.entities.deletion import EntityDeletions
 from matyan.errors import ConflictError, InvalidArgumentError, NotFoundError
-from matyan.ids import DEFAULT_PROJECT, Project, RunId, RunNumber, make_id
-from matyan.limits import LABEL_BYTES_MAX
+from matyan.ids import DEFAULT_PROJECT, Project, RunId, check_label, make_id
 from matyan.runs import repository as runs
 from matyan.runs.activity import Activity
 from matyan.runs.model import Run
@@ -27,6 +27,8 @@ E = TypeVar("E", Experiment, Tag)
 
 PAGE_RUNS: Final = 500
 """Runs that one read transaction looks at."""
+DETACH_SECONDS: Final = 1.0
+"""How long a request takes runs out of what it deleted, which nobody sees; a periodic job does the rest."""
 
 
 class Counted(NamedTuple, Generic[E]):
@@ -36,11 +38,30 @@ class Counted(NamedTuple, Generic[E]):
     runs: int
 
 
+class ExperimentEdit(msgspec.Struct, frozen=True, kw_only=True):
+    """The properties of an experiment to change; None leaves one as it is, and so does an empty name."""
+
+    name: str | None = None
+    description: str | None = ""
+    """One that is missing is cleared, as in Aim."""
+    archived: bool | None = None
+
+
+class TagEdit(msgspec.Struct, frozen=True, kw_only=True):
+    """The properties of a tag to change; None leaves one as it is, and so does an empty name."""
+
+    name: str | None = None
+    color: str | None = None
+    description: str | None = None
+    archived: bool | None = None
+
+
 class EntityService(Generic[E]):
     """What experiments and tags have in common. Every method raises NotFoundError for one that is not there."""
 
-    def __init__(self, *, kv: KvEngine, entities: Entities[E], noun: str) -> None:
+    def __init__(self, *, kv: KvEngine, entities: Entities[E], deletions: EntityDeletions, noun: str) -> None:
         self._kv = kv
+        self._deletions = deletions
         self._entities: Entities[E] = entities
         self._noun = noun
 
@@ -93,33 +114,47 @@ class EntityService(Generic[E]):
     ) -> Iterator[Sequence[Run]]:
         """Yield runs, the newest first, one short transaction each."""
         self._kv.read(lambda reader: self._require(reader, project, entity_id))
-        before = None if after is None else self._kv.read(lambda reader: runs.get_number(reader, project, after))
-        numbers: Sequence[RunNumber] | None = None
-        while numbers is None or len(numbers) == rows_max:
-            numbers, page = self._kv.read(
+        before = None if after is None else self._kv.read(lambda reader: runs.get_place(reader, project, after))
+        places: Sequence[RunPlace] | None = None
+        while places is None or len(places) == rows_max:
+            places, page = self._kv.read(
                 partial(self._page, project=project, entity_id=entity_id, before=before, rows_max=rows_max)
             )
             yield page
-            before = numbers[-1] if numbers else None
+            before = places[-1] if places else None
 
     def _page(
-        self, reader: KvReader, *, project: Project, entity_id: str, before: RunNumber | None, rows_max: int
-    ) -> tuple[Sequence[RunNumber], Sequence[Run]]:
-        numbers = self._entities.list_runs(reader, project, entity_id, before=before, rows_max=rows_max)
-        return numbers, runs.load(reader, project, numbers)
+        self, reader: KvReader, *, project: Project, entity_id: str, before: RunPlace | None, rows_max: int
+    ) -> tuple[Sequence[RunPlace], Sequence[Run]]:
+        places = self._entities.list_runs(reader, project, entity_id, before=before, rows_max=rows_max)
+        return places, runs.load(reader, project, [place.number for place in places])
 
     def _create(self, entity: E, project: Project) -> E:
-        size = len(entity.name.encode(errors="surrogatepass"))
-        if size > LABEL_BYTES_MAX:
-            raise InvalidArgumentError(f"the name has {size} bytes, limit {LABEL_BYTES_MAX}")
+        check_label(entity.name, f"{self._noun.lower()} name")
 
         def write(tx: KvTransaction) -> None:
-            if self._entities.find(tx, project, entity.name) is not None:
-                raise ConflictError(f"{self._noun} with name '{entity.name}' already exists.")
+            self._require_free(tx, project, entity.name)
             self._entities.put(tx, project, entity)
 
         self._kv.write(write)
         return entity
+
+    def _replace(self, tx: KvTransaction, project: Project, before: E, after: E) -> None:
+        """Store the changed form of an entity. Raises ConflictError when another has its new name."""
+        if after.name != before.name:
+            self._require_free(tx, project, check_label(after.name, f"{self._noun.lower()} name"))
+        self._entities.replace(tx, project, before, after)
+
+    def _begin_deletion(self, entity_id: str, project: Project, *, deletes_runs: bool) -> None:
+        def write(tx: KvTransaction) -> None:
+            entity = self._require(tx, project, entity_id)
+            self._entities.begin_deletion(tx, project, entity, deletes_runs=deletes_runs)
+
+        self._kv.write(write)
+
+    def _require_free(self, tx: KvTransaction, project: Project, name: str) -> None:
+        if self._entities.find(tx, project, name) is not None:
+            raise ConflictError(f"{self._noun} with name '{name}' already exists.")
 
     def _search(self, pattern: str, project: Project) -> list[Counted[E]]:
         matches = containing(pattern)
@@ -135,8 +170,8 @@ class EntityService(Generic[E]):
 class ExperimentService(EntityService[Experiment]):
     """Experiments of a project."""
 
-    def __init__(self, *, kv: KvEngine, clock: Clock | None = None) -> None:
-        super().__init__(kv=kv, entities=catalog.experiments, noun="Experiment")
+    def __init__(self, *, kv: KvEngine, deletions: EntityDeletions, clock: Clock | None = None) -> None:
+        super().__init__(kv=kv, entities=catalog.experiments, deletions=deletions, noun="Experiment")
         self._clock = clock or SystemClock()
 
     def create(self, name: str, *, project: Project = DEFAULT_PROJECT) -> Experiment:
@@ -147,14 +182,52 @@ class ExperimentService(EntityService[Experiment]):
     def list_all(self, *, project: Project = DEFAULT_PROJECT) -> list[Counted[Experiment]]:
         """Return all: those with the newest runs first, then those without runs in the order of creation."""
 
-        def newest(reader: KvReader) -> dict[str, RunNumber]:
+        def newest(reader: KvReader) -> dict[str, RunPlace]:
             ids = [counted.entity.id for counted in counted_ones]
             found = [(one, self._entities.list_runs(reader, project, one, rows_max=1)) for one in ids]
-            return {one: numbers[0] for one, numbers in found if numbers}
+            return {one: places[0] for one, places in found if places}
 
         counted_ones = super().list_all(project=project)
-        numbers = self._kv.read(newest)
-        return sorted(counted_ones, key=lambda counted: -numbers.get(counted.entity.id, RunNumber(0)))
+        places = self._kv.read(newest)
+        with_runs = [counted for counted in counted_ones if counted.entity.id in places]
+        without = [counted for counted in counted_ones if counted.entity.id not in places]
+        return sorted(with_runs, key=lambda counted: places[counted.entity.id], reverse=True) + without
+
+    def edit(self, experiment_id: str, edit: ExperimentEdit, *, project: Project = DEFAULT_PROJECT) -> None:
+        """Change properties of an experiment.
+
+        Raises:
+            NotFoundError: no such experiment.
+            ConflictError: another has the name; nothing changes.
+            InvalidArgumentError: the name is too long; or it is to be archived and has runs, which leaves it as it is,
+                while the rest is changed.
+        """
+
+        def write(tx: KvTransaction) -> bool:
+            before = self._require(tx, project, experiment_id)
+            is_refused = bool(edit.archived and self._entities.list_runs(tx, project, experiment_id, rows_max=1))
+            after = Experiment(
+                id=before.id,
+                name=(edit.name or "").strip() or before.name,
+                description=before.description if edit.description is None else edit.description,
+                archived=before.archived if edit.archived is None or is_refused else edit.archived,
+                created_at_seconds=before.created_at_seconds,
+            )
+            self._replace(tx, project, before, after)
+            return is_refused
+
+        if self._kv.write(write):
+            raise InvalidArgumentError(f"Cannot archive experiment '{experiment_id}'. Experiment has associated runs.")
+
+    def delete(self, experiment_id: str, *, deletes_runs: bool, project: Project = DEFAULT_PROJECT) -> None:
+        """Delete an experiment, and its runs or only what ties them to it. Raises NotFoundError.
+
+        When this returns, its runs are gone, or show no experiment. When the process dies in between, a periodic job
+        deletes the rest of them.
+        """
+        self._begin_deletion(experiment_id, project, deletes_runs=deletes_runs)
+        seconds_max = None if deletes_runs else DETACH_SECONDS
+        self._deletions.finish(self._entities, experiment_id, seconds_max=seconds_max, project=project)
 
     def search(self, text: str, *, project: Project = DEFAULT_PROJECT) -> list[Counted[Experiment]]:
         """Return those whose name contains `text`, which is not stripped; `%` and `_` stand for others."""
@@ -216,8 +289,8 @@ class ExperimentService(EntityService[Experiment]):
 class TagService(EntityService[Tag]):
     """Tags of a project."""
 
-    def __init__(self, *, kv: KvEngine, clock: Clock | None = None) -> None:
-        super().__init__(kv=kv, entities=catalog.tags, noun="Tag")
+    def __init__(self, *, kv: KvEngine, deletions: EntityDeletions, clock: Clock | None = None) -> None:
+        super().__init__(kv=kv, entities=catalog.tags, deletions=deletions, noun="Tag")
         self._clock = clock or SystemClock()
 
     def create(self, name: str, *, color: str = "", description: str = "", project: Project = DEFAULT_PROJECT) -> Tag:
@@ -230,6 +303,34 @@ class TagService(EntityService[Tag]):
             created_at_seconds=self._clock.now_seconds(),
         )
         return self._create(tag, project)
+
+    def edit(self, tag_id: str, edit: TagEdit, *, project: Project = DEFAULT_PROJECT) -> None:
+        """Change properties of a tag.
+
+        Raises:
+            NotFoundError: no such tag.
+            ConflictError: another has the name; nothing changes.
+            InvalidArgumentError: the name is too long.
+        """
+
+        def write(tx: KvTransaction) -> None:
+            before = self._require(tx, project, tag_id)
+            after = Tag(
+                id=before.id,
+                name=(edit.name or "").strip() or before.name,
+                color=before.color if edit.color is None else edit.color.strip(),
+                description=before.description if edit.description is None else edit.description.strip(),
+                archived=before.archived if edit.archived is None else edit.archived,
+                created_at_seconds=before.created_at_seconds,
+            )
+            self._replace(tx, project, before, after)
+
+        self._kv.write(write)
+
+    def delete(self, tag_id: str, *, project: Project = DEFAULT_PROJECT) -> None:
+        """Delete a tag; no run shows it any more when this returns. Raises NotFoundError."""
+        self._begin_deletion(tag_id, project, deletes_runs=False)
+        self._deletions.finish(self._entities, tag_id, seconds_max=DETACH_SECONDS, project=project)
 
     def search(self, text: str, *, project: Project = DEFAULT_PROJECT) -> Sequence[Counted[Tag]]:
         """Return those whose name contains `text`, stripped; `%` and `_` stand for others."""

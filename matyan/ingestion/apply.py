@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
@@ -15,6 +17,7 @@ from matyan.engines.log.protocol import LogRecord, TopicPartition
 from matyan.errors import MatyanError, OffsetMovedError, TooLargeError, UnavailableError
 from matyan.ids import RunNumber
 from matyan.ingestion.batches import Piece, RunGroup, Spoilt, decode_records, group, make_ids, moment_ms, split
+from matyan.ingestion.burial import Burial, RunKey, Tombstones, bury, read_tombstones, runs_of, schedule_uploads
 from matyan.ingestion.editing import EDITS, RunEditor
 from matyan.ingestion.objects import TERMINAL, Prepared, prepare
 from matyan.limits import INLINE_BYTES_MAX, SLICE_BYTES_MAX
@@ -45,8 +48,24 @@ class Outcome(NamedTuple):
     records: int
     commands: int
     dead_letters: int
+    dropped_deleted: int
+    """Commands of runs that are deleted."""
     received_ms_min: int
     """Arrival of the oldest record applied."""
+
+
+class _Tally(NamedTuple):
+    """Commands that were not applied."""
+
+    dead_letters: int = 0
+    dropped: int = 0
+
+    def plus(self, other: _Tally) -> _Tally:
+        return _Tally(self.dead_letters + other.dead_letters, self.dropped + other.dropped)
+
+
+class _TombstonesMovedError(Exception):
+    """A run of the slice was deleted, or cleared, since the slice was made ready."""
 
 
 class _Slice(NamedTuple):
@@ -54,6 +73,10 @@ class _Slice(NamedTuple):
 
     begin: Applied
     end: Applied
+    runs: Sequence[RunKey]
+    graves: Tombstones
+    """Of `runs`, as they were when the slice was made ready."""
+    burial: Burial
     groups: Sequence[RunGroup]
     prepared: Sequence[Sequence[Prepared]]
     ids: Mapping[str, str]
@@ -85,18 +108,18 @@ class Applier:
         position = self._positions[partition]
         fresh = [record for record in records if record.offset >= position.offset]
         if not fresh:
-            return Outcome(0, 0, 0, 0)
+            return Outcome(0, 0, 0, 0, 0)
         if fresh[0].offset > position.offset and position != offsets.START:
             raise OffsetMovedError(position.offset)
-        letters = commands = 0
+        commands, tally = 0, _Tally()
         for part in _by_size(fresh):
             pieces, spoilt = _skip_done(decode_records(part), self._positions[partition])
             commands += sum(piece.end - piece.begin for piece in pieces)
-            letters += self._apply(partition, pieces, spoilt)
-        return Outcome(len(fresh), commands, letters, fresh[0].timestamp_ms)
+            tally = tally.plus(self._apply(partition, pieces, spoilt))
+        return Outcome(len(fresh), commands, *tally, fresh[0].timestamp_ms)
 
-    def _apply(self, partition: TopicPartition, pieces: Sequence[Piece], spoilt: Sequence[Spoilt]) -> int:
-        """Apply pieces; cut them where they are too much for one transaction; return the dead letters."""
+    def _apply(self, partition: TopicPartition, pieces: Sequence[Piece], spoilt: Sequence[Spoilt]) -> _Tally:
+        """Apply pieces; cut them where they are too much for one transaction."""
         try:
             return self._commit(partition, pieces, spoilt, inline_bytes_max=INLINE_BYTES_MAX)
         except (OffsetMovedError, UnavailableError):
@@ -110,7 +133,7 @@ class Applier:
 
     def _apply_in_halves(
         self, partition: TopicPartition, pieces: Sequence[Piece], spoilt: Sequence[Spoilt], error: Exception
-    ) -> int:
+    ) -> _Tally:
         if isinstance(error, TooLargeError):
             try:
                 return self._commit(partition, pieces, spoilt, inline_bytes_max=_SPILL_BYTES)
@@ -122,10 +145,10 @@ class Applier:
             last = (first[-1].offset, first[-1].end)
             early = [one for one in spoilt if (one.offset, one.item) < last]
             late = [one for one in spoilt if (one.offset, one.item) >= last]
-            return self._apply(partition, first, early) + self._apply(partition, second, late)
+            return self._apply(partition, first, early).plus(self._apply(partition, second, late))
         return self._give_up(partition, pieces[0], spoilt, error)
 
-    def _give_up(self, partition: TopicPartition, piece: Piece, spoilt: Sequence[Spoilt], error: Exception) -> int:
+    def _give_up(self, partition: TopicPartition, piece: Piece, spoilt: Sequence[Spoilt], error: Exception) -> _Tally:
         """Keep the one command that cannot be applied as a dead letter, and say so in the run's log."""
         if not isinstance(error, _FAULTS_OF_DATA):
             try:  # perhaps the fault was not the command's: nothing is given up at the first try
@@ -153,23 +176,46 @@ class Applier:
         *,
         inline_bytes_max: int,
         end: Applied | None = None,
-    ) -> int:
-        groups = group(pieces, self._log_id)
-        work = _Slice(
+    ) -> _Tally:
+        while True:
+            work = self._make_ready(partition, pieces, spoilt, inline_bytes_max=inline_bytes_max, end=end)
+            # What the machine loses with its power is still in the log, so the commit need not reach the disk yet.
+            with contextlib.suppress(_TombstonesMovedError):
+                self._kv.write(partial(self._transact, partition=partition, work=work), durable=False)
+                self._positions[partition] = work.end
+                return _Tally(len(work.letters), work.burial.dropped)
+
+    def _make_ready(
+        self,
+        partition: TopicPartition,
+        pieces: Sequence[Piece],
+        spoilt: Sequence[Spoilt],
+        *,
+        inline_bytes_max: int,
+        end: Applied | None,
+    ) -> _Slice:
+        """Do what a transaction must not: read ahead, make ids, write blobs (none for a run that is dead)."""
+        named = runs_of(pieces)
+        graves = self._kv.read(partial(read_tombstones, runs=named))
+        burial = bury(pieces, spoilt, self._log_id, graves)
+        groups = group(burial.pieces, self._log_id)
+        return _Slice(
             begin=self._positions[partition],
             end=end or _end_of(pieces[-1]),
+            runs=named,
+            graves=graves,
+            burial=burial,
             groups=groups,
             prepared=[prepare(found, self._blobs, inline_bytes_max=inline_bytes_max) for found in groups],
             ids=make_ids(groups),
-            letters=[self._letter(partition, one) for one in spoilt],
+            letters=[self._letter(partition, one) for one in burial.spoilt],
         )
-        # What the machine loses with its power is still in the log, so the commit need not reach the disk yet.
-        self._kv.write(lambda tx: self._transact(tx, partition, work), durable=False)
-        self._positions[partition] = work.end
-        return len(work.letters)
 
-    def _transact(self, tx: KvTransaction, partition: TopicPartition, work: _Slice) -> None:
+    def _transact(self, tx: KvTransaction, *, partition: TopicPartition, work: _Slice) -> None:
         offsets.advance(tx, self._log_id, partition, expected=work.begin, to=work.end)
+        if read_tombstones(tx, work.runs) != work.graves:
+            raise _TombstonesMovedError
+        schedule_uploads(tx, work.burial)
         for letter in work.letters:
             deadletters.put(tx, letter)
         numbers = _numbers(tx, work.groups)

@@ -14,7 +14,6 @@ import msgspec
 from matyan.engines.log.protocol import LogRecord
 from matyan.errors import InvalidArgumentError, MatyanError
 from matyan.ids import Project, RunId, make_id
-from matyan.limits import LABEL_BYTES_MAX
 from matyan.sequences.model import CACHED_TEXT_MAX, EMPTY_CONTEXT, Bucket, Points, SequenceKey, canonical_context
 from matyan.wire.codec import decode_envelope
 from matyan.wire.frames import decode_payload
@@ -227,14 +226,6 @@ def moment_ms(moment: Moment, received_ms: int) -> int:
     if moment is None or not abs(moment) < _SECONDS_MAX:
         return received_ms
     return round(moment * 1000)
-
-
-def check_label(text: str, what: str) -> str:
-    """Return a name of a run, experiment or tag if it has a storable size."""
-    size = len(text.encode("utf-8", "surrogatepass"))
-    if size > LABEL_BYTES_MAX:
-        raise InvalidArgumentError(f"the {what} has {size} bytes, limit {LABEL_BYTES_MAX}")
-    return text
 
 
 def _count_on(steps: Iterable[int | None], last_step: int) -> Iterator[int]:

@@ -9,10 +9,10 @@ from typing import Any, Final, cast
 import msgspec
 
 from matyan.catalog import repository as catalog
-from matyan.catalog.model import Experiment, Tag
+from matyan.catalog.model import Experiment, RunPlace, Tag
 from matyan.engines.kv.protocol import KvTransaction
-from matyan.ids import Project, RunNumber
-from matyan.ingestion.batches import Event, check_label, moment_ms
+from matyan.ids import Project, RunNumber, check_label
+from matyan.ingestion.batches import Event, moment_ms
 from matyan.runs import repository as runs
 from matyan.runs.model import SYSTEM_PARAMS, Artifact, RunDocument
 from matyan.sequences import terminal
@@ -49,8 +49,13 @@ class RunEditor:
         if self._number is None:
             self._number = runs.create(self.tx, self.project, self.document)
             if self.document.experiment_id is not None:
-                catalog.experiments.link(self.tx, self.project, self.document.experiment_id, self._number)
+                catalog.experiments.link(self.tx, self.project, self.document.experiment_id, self.place)
         return self._number
+
+    @property
+    def place(self) -> RunPlace:
+        """Where the run stands in the order of creation."""
+        return self.document.place(self.number)
 
     @property
     def params(self) -> dict[Any, Any]:
@@ -86,10 +91,10 @@ class RunEditor:
         if before == experiment.id:
             return
         if before is not None:
-            catalog.experiments.unlink(self.tx, self.project, before, self.number)
+            catalog.experiments.unlink(self.tx, self.project, before, self.place)
         self.change(event, experiment_id=experiment.id)
         if self._number is not None:
-            catalog.experiments.link(self.tx, self.project, experiment.id, self._number)
+            catalog.experiments.link(self.tx, self.project, experiment.id, self.place)
 
     def place_default(self, received_ms: int) -> None:
         """Put a run that belongs nowhere into the default experiment."""
@@ -104,14 +109,14 @@ class RunEditor:
             catalog.tags.put(self.tx, self.project, tag)
         if tag.id not in self.document.tag_ids:
             self.change(event, tag_ids=(*self.document.tag_ids, tag.id))
-            catalog.tags.link(self.tx, self.project, tag.id, self.number)
+            catalog.tags.link(self.tx, self.project, tag.id, self.place)
 
     def untag(self, event: Event, name: str) -> None:
         """Detach the tag of this name, if it is attached."""
         tag = catalog.tags.find(self.tx, self.project, name)
         if tag is not None and tag.id in self.document.tag_ids:
             self.change(event, tag_ids=tuple(tag_id for tag_id in self.document.tag_ids if tag_id != tag.id))
-            catalog.tags.unlink(self.tx, self.project, tag.id, self.number)
+            catalog.tags.unlink(self.tx, self.project, tag.id, self.place)
 
     def save(self) -> None:
         """Write what has changed."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from matyan.catalog.model import Experiment, Tag
+from matyan.catalog.model import Experiment, RunPlace, Tag
 from matyan.ids import RunId, RunNumber
 from matyan.wire.codec import decode_tree
 
@@ -21,10 +21,12 @@ class Artifact(msgspec.Struct, array_like=True, frozen=True):
     path: str
     uri: str
     content_type: str = "application/octet-stream"
+    origin: str = ""
+    """Where the file lay on the machine that uploaded it, if somebody said so."""
 
 
 class EditMark(msgspec.Struct, array_like=True, frozen=True):
-    """The place in a log at which somebody edited a property."""
+    """The place in a log at which somebody changed or deleted a run: what stands before it is older."""
 
     log_id: str
     end_offset: int
@@ -51,6 +53,10 @@ class RunDocument(msgspec.Struct, array_like=True, kw_only=True):
     artifacts: tuple[Artifact, ...] = ()
     edits: dict[str, EditMark] = {}
     """Property -> when it was last edited through REST: what the run itself queued before that is older."""
+
+    def place(self, number: RunNumber) -> RunPlace:
+        """Return where the run stands in the order of creation; the time of creation never changes."""
+        return RunPlace(int(self.created_at_seconds * 1_000_000), number)
 
 
 class Run:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from matyan.catalog import repository as catalog
+from matyan.catalog.model import RunPlace
 from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.ids import Project, RunId, RunNumber
 from matyan.limits import SCAN_ROWS_MAX
 from matyan.runs.model import Run, RunDocument
 from matyan.store import keyspace
 from matyan.store.keyspace import Subspace
-from matyan.store.records import RecordCodec, get_documents, put_document
+from matyan.store.records import RecordCodec, clear_document, get_documents, put_document
 from matyan.store.scans import scan_all
 
 _codec: Final = RecordCodec(RunDocument)
@@ -57,6 +58,19 @@ def put(tx: KvTransaction, project: Project, number: RunNumber, document: RunDoc
         tx.put(keyspace.active_run(project, number), b"")
     else:
         tx.clear(keyspace.active_run(project, number))
+
+
+def clear(tx: KvTransaction, project: Project, number: RunNumber, document: RunDocument) -> None:
+    """Take a run out of everything that lists or names it; what only its number leads to stays."""
+    tx.clear(keyspace.run_number(project, RunId(document.hash)))
+    tx.clear(_by_time(project, document, number))
+    tx.clear(keyspace.active_run(project, number))
+    tx.clear(keyspace.unsettled_run(project, number))
+    clear_document(tx, keyspace.run_document(project, number))
+    if document.experiment_id is not None:
+        catalog.experiments.unlink(tx, project, document.experiment_id, document.place(number))
+    for tag_id in document.tag_ids:
+        catalog.tags.unlink(tx, project, tag_id, document.place(number))
 
 
 def put_system_params(tx: KvTransaction, project: Project, number: RunNumber, tree: bytes) -> None:
@@ -116,13 +130,19 @@ def list_newest(
     return [Listed(RunNumber(keyspace.last_number(key)), key) for key, _ in rows]
 
 
-def position(reader: KvReader, project: Project, run_id: RunId) -> bytes | None:
+def get_place(reader: KvReader, project: Project, run_id: RunId) -> RunPlace | None:
     """Return where a run stands in the order of creation, or None for an unknown one."""
     number = get_number(reader, project, run_id)
     if number is None:
         return None
     (document,) = read_documents(reader, project, [number])
-    return None if document is None else _by_time(project, document, number)
+    return None if document is None else document.place(number)
+
+
+def position(reader: KvReader, project: Project, run_id: RunId) -> bytes | None:
+    """Return the `Listed.position` of a run, or None for an unknown one."""
+    place = get_place(reader, project, run_id)
+    return None if place is None else keyspace.run_by_time(project, *place)
 
 
 def list_active(reader: KvReader, project: Project) -> list[RunNumber]:
@@ -138,4 +158,4 @@ def count(reader: KvReader, project: Project) -> int:
 
 
 def _by_time(project: Project, document: RunDocument, number: RunNumber) -> bytes:
-    return keyspace.run_by_time(project, int(document.created_at_seconds * 1_000_000), number)
+    return keyspace.run_by_time(project, *document.place(number))

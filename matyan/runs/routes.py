@@ -1,4 +1,4 @@
-"""One run over HTTP: info, edit, logs, notes, download of files."""
+"""One run over HTTP: info, logs, notes; changes and files have modules of their own."""
 
 from __future__ import annotations
 
@@ -10,16 +10,26 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from matyan.http.answers import JSON, json_bytes, json_response
-from matyan.http.app import REFUSED_WHEN_READ_ONLY
 from matyan.http.dialect import Dialect
+from matyan.http.openapi import answers, streams
 from matyan.http.params import StepRange, flag, step_range, texts
 from matyan.http.streaming import stream
 from matyan.ids import RunId
 from matyan.runs.artifact_routes import ARTIFACT_ROUTES
+from matyan.runs.change_routes import CHANGE_ROUTES
 from matyan.runs.logs import LINES, RECORDS, RunLogs
-from matyan.runs.notes import NoteText, note_answer, note_created, note_entry, note_number
-from matyan.runs.service import RunEdit, RunService
-from matyan.runs.views import Done, Ok, buckets_of, listed_buckets, record_tree, run_info
+from matyan.runs.notes import (
+    NoteAnswer,
+    NoteCreated,
+    NoteEntry,
+    NoteText,
+    note_answer,
+    note_created,
+    note_entry,
+    note_number,
+)
+from matyan.runs.service import RunService
+from matyan.runs.views import Ok, RunInfo, buckets_of, listed_buckets, record_tree, run_info
 from matyan.sequences.model import Bucket
 from matyan.threads import blocking_pool, run_blocking
 from matyan.wire.trees import encode_tree_records
@@ -32,6 +42,7 @@ RECORDS_TAIL: Final = 200
     "/runs/{run_id:str}/info",
     dependencies={"skip_system": flag("skip_system", default=False), "sequence": texts("sequence")},
     operation_id="getRunInfo",
+    responses=answers(RunInfo, "Everything but the points."),
 )
 async def info(
     run_id: FromPath[str],
@@ -46,14 +57,12 @@ async def info(
     return Response(body, media_type=JSON)
 
 
-@put("/runs/{run_id:str}", opt=dict(REFUSED_WHEN_READ_ONLY), operation_id="editRun")
-async def edit(run_id: FromPath[str], data: JSONBody[RunEdit], runs: NamedDependency[RunService]) -> Response[bytes]:
-    """Change properties of a run; those that are missing or null stay."""
-    await run_blocking(runs.edit, RunId(run_id), data)
-    return json_response(Done(run_id))
-
-
-@get("/runs/{run_id:str}/logs", dependencies={"record_range": step_range("record_range")}, operation_id="readLogs")
+@get(
+    "/runs/{run_id:str}/logs",
+    dependencies={"record_range": step_range("record_range")},
+    operation_id="readLogs",
+    responses=streams("Trees `{number: text}`."),
+)
 async def logs(
     run_id: FromPath[str],
     record_range: NamedDependency[StepRange],
@@ -67,13 +76,14 @@ async def logs(
         lines = run_logs.select(RunId(run_id), LINES, begin=begin, end=end, tail=dialect.log_tail_lines)
         return (encode_tree_records({number: str(item.value or "")}) for number, item in lines.entries)
 
-    return await stream(trees, pool=blocking_pool())
+    return stream(trees, pool=blocking_pool())
 
 
 @get(
     "/runs/{run_id:str}/log-records",
     dependencies={"record_range": step_range("record_range")},
     operation_id="readLogRecords",
+    responses=streams("Their number, and trees `{index: record}`."),
 )
 async def log_records(
     run_id: FromPath[str],
@@ -91,13 +101,13 @@ async def log_records(
         for index, item in records.entries:
             yield encode_tree_records({index: record_tree(item, dialect)})
 
-    return await stream(trees, pool=blocking_pool())
+    return stream(trees, pool=blocking_pool())
 
 
 # ---- notes
 
 
-@get("/runs/{run_id:str}/note", operation_id="listRunNotes")
+@get("/runs/{run_id:str}/note", operation_id="listRunNotes", responses=answers(list[NoteEntry], "Its notes."))
 async def list_notes(
     run_id: FromPath[str], runs: NamedDependency[RunService], dialect: NamedDependency[Dialect]
 ) -> Response[bytes]:
@@ -106,7 +116,11 @@ async def list_notes(
     return json_response([note_entry(note, dialect, run_hash=run_id) for note in notes])
 
 
-@post("/runs/{run_id:str}/note", operation_id="createRunNote")
+@post(
+    "/runs/{run_id:str}/note",
+    operation_id="createRunNote",
+    responses=answers(NoteCreated, "The id of the note.", status=201),
+)
 async def create_note(
     run_id: FromPath[str],
     data: JSONBody[NoteText],
@@ -118,7 +132,12 @@ async def create_note(
     return json_response(note_created(note, dialect), status=201)
 
 
-@get("/runs/{run_id:str}/note/{note:str}", dependencies={"number": note_number()}, operation_id="getRunNote")
+@get(
+    "/runs/{run_id:str}/note/{note:str}",
+    dependencies={"number": note_number()},
+    operation_id="getRunNote",
+    responses=answers(NoteAnswer, "The note."),
+)
 async def get_note(
     run_id: FromPath[str],
     number: NamedDependency[int],
@@ -129,7 +148,12 @@ async def get_note(
     return json_response(note_answer(await run_blocking(runs.get_note, RunId(run_id), number), dialect))
 
 
-@put("/runs/{run_id:str}/note/{note:str}", dependencies={"number": note_number()}, operation_id="editRunNote")
+@put(
+    "/runs/{run_id:str}/note/{note:str}",
+    dependencies={"number": note_number()},
+    operation_id="editRunNote",
+    responses=answers(NoteAnswer, "The note as it is now."),
+)
 async def edit_note(
     run_id: FromPath[str],
     number: NamedDependency[int],
@@ -146,6 +170,7 @@ async def edit_note(
     dependencies={"number": note_number()},
     status_code=200,
     operation_id="deleteRunNote",
+    responses=answers(Ok, "It is gone."),
 )
 async def delete_note(
     run_id: FromPath[str], number: NamedDependency[int], runs: NamedDependency[RunService]
@@ -163,9 +188,9 @@ def _info(runs: RunService, run_id: RunId, asked: Sequence[Bucket], dialect: Dia
 
 ROUTES: Final = (
     info,
-    edit,
     logs,
     log_records,
+    *CHANGE_ROUTES,
     *ARTIFACT_ROUTES,
     list_notes,
     create_note,

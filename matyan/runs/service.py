@@ -1,35 +1,24 @@
-"""RunService: what is known of one run, its notes and files, and edits of it."""
+"""RunService: what is known of one run, its notes and files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from matyan.blobs.service import BlobService
-from matyan.catalog import repository as catalog
-from matyan.catalog.model import Experiment
 from matyan.catalog.notes import Note, run_notes
 from matyan.clock import Clock, SystemClock
 from matyan.engines.blob.protocol import BlobStream
 from matyan.engines.kv.protocol import KvEngine, KvReader, KvTransaction
-from matyan.errors import InvalidArgumentError, NotFoundError
-from matyan.ids import DEFAULT_PROJECT, Project, RunId, RunNumber, make_id
-from matyan.limits import LABEL_BYTES_MAX
+from matyan.errors import NotFoundError
+from matyan.ids import DEFAULT_PROJECT, Project, RunId, RunNumber
 from matyan.runs import repository
-from matyan.runs.model import EditMark, Run, RunDocument
+from matyan.runs.artifacts import entry_names, zip_pieces
+from matyan.runs.model import Run
 from matyan.sequences import repository as sequences
 from matyan.sequences.model import Bucket, Summary
-
-T = TypeVar("T")
-
-MarkOf = Callable[[Project, RunId], EditMark]
-"""Where the log of a run ends now; handed in, since the log's topics are not known here."""
-
-
-QUEUED_PROPERTIES: Final = ("name", "description", "archived", "experiment")
-"""What a run itself may have queued in the log when somebody edits it."""
 
 
 class RunDetails(NamedTuple):
@@ -39,19 +28,8 @@ class RunDetails(NamedTuple):
     summaries: Sequence[Summary]
 
 
-class RunEdit(msgspec.Struct, frozen=True, kw_only=True):
-    """The properties to change; None leaves one as it is."""
-
-    name: str | None = None
-    description: str | None = None
-    archived: bool | None = None
-    active: bool | None = None
-    experiment: str | None = None
-    """A name; the experiment is made when unknown."""
-
-
 class RunService:
-    """Reads and edits of single runs. Every method raises NotFoundError for a run that is not there."""
+    """Reads of single runs, and their notes. Every method raises NotFoundError for a run that is not there."""
 
     def __init__(
         self,
@@ -59,12 +37,10 @@ class RunService:
         kv: KvEngine,
         blobs: BlobService,
         clock: Clock | None = None,
-        mark_of: MarkOf | None = None,
     ) -> None:
         self._kv = kv
         self._blobs = blobs
         self._clock = clock or SystemClock()
-        self._mark_of = mark_of
 
     def details(
         self,
@@ -91,6 +67,20 @@ class RunService:
         """Open a file of a run. Raises NotFoundError also when it has no such file."""
         self._kv.read(lambda reader: _number_of(reader, project, run_id))
         return self._blobs.open(run_id, path, project=project)
+
+    def zip_artifacts(self, run_id: RunId, *, project: Project = DEFAULT_PROJECT) -> Iterator[bytes]:
+        """Return the files of a run as the pieces of a ZIP; files that the store does not hold are listed in it.
+
+        Raises:
+            NotFoundError: also when there is no file to send; raised by the first piece at the latest.
+        """
+        run = self._kv.read(lambda reader: repository.find(reader, project, run_id))
+        if run is None:
+            raise NotFoundError("Run not found.")
+        paths = sorted(artifact.path for artifact in run.document.artifacts)
+        if not paths:
+            raise NotFoundError("the run has no artifacts")
+        return zip_pieces(self._blobs.open_many(run_id, paths, project=project), entry_names(paths))
 
     # ---- notes
 
@@ -134,35 +124,6 @@ class RunService:
 
         self._kv.write(write)
 
-    # ---- edits
-
-    def edit(self, run_id: RunId, edit: RunEdit, *, project: Project = DEFAULT_PROJECT) -> None:
-        """Change properties of a run. Properties that the run itself queued before this are older and do not undo it.
-
-        Raises:
-            InvalidArgumentError: a name is too long.
-        """
-        for label in (edit.name, edit.experiment):
-            if label is not None and len(label.encode(errors="surrogatepass")) > LABEL_BYTES_MAX:
-                raise InvalidArgumentError(f"a name has more than {LABEL_BYTES_MAX} bytes")
-        now, fresh_id = self._clock.now_seconds(), make_id()
-        mark = None if self._mark_of is None else self._mark_of(project, run_id)
-
-        def write(tx: KvTransaction) -> None:
-            number = _number_of(tx, project, run_id)
-            (document,) = repository.read_documents(tx, project, [number])
-            if document is None:
-                raise NotFoundError("Not Found")
-            _apply_edit(document, edit, now)
-            if edit.experiment is not None:
-                fresh = Experiment(id=fresh_id, name=edit.experiment.strip(), created_at_seconds=now)
-                _move(tx, project, number, document, fresh)
-            if mark is not None:
-                document.edits |= {name: mark for name in QUEUED_PROPERTIES if getattr(edit, name) is not None}
-            repository.put(tx, project, number, document)
-
-        self._kv.write(write)
-
 
 def _number_of(reader: KvReader, project: Project, run_id: RunId) -> RunNumber:
     number = repository.get_number(reader, project, run_id)
@@ -176,31 +137,3 @@ def _note(reader: KvReader, project: Project, owner: RunNumber, number: int) -> 
     if note is None:
         raise NotFoundError(f"Note with id {number} is not found in this run.")
     return note
-
-
-def _apply_edit(document: RunDocument, edit: RunEdit, now_seconds: float) -> None:
-    document.updated_at_seconds = now_seconds
-    if edit.name is not None:
-        document.name = edit.name.strip()
-    if edit.description is not None:
-        document.description = edit.description.strip()
-    if edit.archived is not None:
-        document.archived = edit.archived
-    if edit.active is not None:
-        document.active = edit.active
-        if edit.active:
-            document.end_time_seconds = None
-        elif document.end_time_seconds is None:
-            document.end_time_seconds = now_seconds
-
-
-def _move(tx: KvTransaction, project: Project, number: RunNumber, document: RunDocument, fresh: Experiment) -> None:
-    """Move a run to the experiment of the name of `fresh`, which is stored when there is none."""
-    experiment = catalog.experiments.find(tx, project, fresh.name)
-    if experiment is None:
-        experiment = fresh
-        catalog.experiments.put(tx, project, experiment)
-    if document.experiment_id not in (None, experiment.id):
-        catalog.experiments.unlink(tx, project, document.experiment_id, number)
-    document.experiment_id = experiment.id
-    catalog.experiments.link(tx, project, experiment.id, number)

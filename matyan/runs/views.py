@@ -165,8 +165,9 @@ def record_tree(item: Item, dialect: Dialect) -> dict[str, Any]:
 
 
 def _artifact_info(artifact: Artifact, dialect: Dialect) -> ArtifactInfo:
-    name = artifact.path.rpartition("/")[2] if dialect.artifact_base_names else artifact.path
-    return ArtifactInfo(name, artifact.path, artifact.uri)
+    if dialect.artifact_base_names:
+        return ArtifactInfo(artifact.path.rpartition("/")[2], artifact.path, artifact.uri)
+    return ArtifactInfo(artifact.path, artifact.origin or artifact.path, artifact.uri)
 
 
 def _path(artifact: Artifact) -> str:

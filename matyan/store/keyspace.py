@@ -21,7 +21,10 @@ _HOT_KEYS_MAX: Final = 65_536
 
 
 class Subspace(IntEnum):
-    """Second element of every key. Numbers are for ever; gaps are for neighbours to come."""
+    """Second element of every key. Numbers are for ever; gaps are for neighbours to come.
+
+    32 and 42 held runs of experiments and tags in another order before the first release: they are not used again.
+    """
 
     APPLIED = 2
     DEAD_LETTERS = 3
@@ -40,10 +43,12 @@ class Subspace(IntEnum):
     TERMINALS = 23
     EXPERIMENTS = 30
     EXPERIMENT_NAMES = 31
-    EXPERIMENT_RUNS = 32
+    EXPERIMENT_RUNS = 33
+    EXPERIMENT_DELETIONS = 34
     TAGS = 40
     TAG_NAMES = 41
-    TAG_RUNS = 42
+    TAG_RUNS = 43
+    TAG_DELETIONS = 44
     APPS = 50
     DASHBOARDS = 51
     REPORTS = 52
@@ -73,17 +78,21 @@ TABLE: Final = {
     Subspace.ACTIVE_RUNS: Row("runs/repository.py", "(run number)", "empty"),
     Subspace.UNSETTLED_RUNS: Row("maintenance/settle.py", "(run number)", "time of the last points in ms, uint64"),
     Subspace.TOMBSTONES: Row("runs/tombstones.py", "(run id)", "Tombstone"),
-    Subspace.DELETIONS: Row("runs/tombstones.py", "(run number)", "Deletion: what is left to free"),
+    Subspace.DELETIONS: Row(
+        "runs/tombstones.py", "(due time in ms, run number)", "Deletion: a run with something left to free"
+    ),
     Subspace.SUMMARIES: Row("sequences/repository.py", "(run number, bucket, digest)", "Summary"),
     Subspace.POINTS: Row("sequences/repository.py", "(run number, digest) + block number", "columns"),
     Subspace.ITEMS: Row("sequences/items.py", "(run number, bucket, digest, step) + piece", "Item, in pieces"),
     Subspace.TERMINALS: Row("sequences/terminal.py", "(run number)", "Terminal: lines numbered so far, by writer"),
     Subspace.EXPERIMENTS: Row("catalog/repository.py", "(id)", "Experiment"),
     Subspace.EXPERIMENT_NAMES: Row("catalog/repository.py", "(digest of the name)", "id"),
-    Subspace.EXPERIMENT_RUNS: Row("catalog/repository.py", "(experiment id, run number)", "empty"),
+    Subspace.EXPERIMENT_RUNS: Row("catalog/repository.py", "(experiment id, creation time in us, run number)", "empty"),
+    Subspace.EXPERIMENT_DELETIONS: Row("catalog/repository.py", "(id)", "EntityDeletion: its runs are not done with"),
     Subspace.TAGS: Row("catalog/repository.py", "(id)", "Tag"),
     Subspace.TAG_NAMES: Row("catalog/repository.py", "(digest of the name)", "id"),
-    Subspace.TAG_RUNS: Row("catalog/repository.py", "(tag id, run number)", "empty"),
+    Subspace.TAG_RUNS: Row("catalog/repository.py", "(tag id, creation time in us, run number)", "empty"),
+    Subspace.TAG_DELETIONS: Row("catalog/repository.py", "(id)", "EntityDeletion: its runs are not done with"),
     Subspace.APPS: Row("catalog/documents.py", "(id) + piece", "App, in pieces"),
     Subspace.DASHBOARDS: Row("catalog/documents.py", "(id) + piece", "Dashboard, in pieces"),
     Subspace.REPORTS: Row("catalog/documents.py", "(id) + piece", "Report, in pieces"),
@@ -91,9 +100,17 @@ TABLE: Final = {
     Subspace.RUN_NOTES: Row("catalog/notes.py", "(run number, note number) + piece", "Note, in pieces"),
     Subspace.EXPERIMENT_NOTES: Row("catalog/notes.py", "(experiment id, note number) + piece", "Note, in pieces"),
     Subspace.PINNED_SEQUENCES: Row("catalog/documents.py", "() + piece", "JSON list of name and context, in pieces"),
-    Subspace.IMPORTS: Row("transfer/progress.py", "(source id, run id)", "ImportProgress"),
+    Subspace.IMPORTS: Row("transfer/progress.py", "(source, run id) + piece", "ImportProgress, in pieces"),
 }
 
+_CONTENTS: Final = (
+    Subspace.SUMMARIES,
+    Subspace.POINTS,
+    Subspace.ITEMS,
+    Subspace.TERMINALS,
+    Subspace.SYSTEM_PARAMS,
+    Subspace.RUN_NOTES,
+)
 PREVIEW: Final = 0
 TAIL: Final = 2**32 - 1
 
@@ -176,6 +193,40 @@ def unsettled_run(project: Project, number: RunNumber) -> bytes:
     return pack((project, int(Subspace.UNSETTLED_RUNS), number))
 
 
+def tombstone(project: Project, run_id: RunId) -> bytes:
+    """Key of what is known of a deleted run."""
+    return pack((project, int(Subspace.TOMBSTONES), run_id))
+
+
+def deletion(project: Project, due_ms: int, number: RunNumber) -> bytes:
+    """Key of the note that a run has something left to free, in the order in which it is due."""
+    return pack((project, int(Subspace.DELETIONS), due_ms, number))
+
+
+def deletion_place(key: bytes) -> tuple[int, RunNumber]:
+    """Return due time and run number of a key of `deletion`."""
+    due_ms, number = unpack(key)[-2:]
+    assert isinstance(due_ms, int)
+    assert isinstance(number, int)
+    return due_ms, RunNumber(number)
+
+
+def deletions_until(project: Project, now_ms: int) -> KeyRange:
+    """Range of the deletions that are due."""
+    return KeyRange(
+        children(subspace(project, Subspace.DELETIONS)).begin, pack((project, int(Subspace.DELETIONS), now_ms + 1))
+    )
+
+
+def run_contents(project: Project, number: RunNumber) -> tuple[KeyRange, ...]:
+    """Ranges of everything that only a run's own number leads to, its document not included.
+
+    Summaries come first: who finds none writes no points either.
+    """
+    prefixes = [pack((project, int(space), number)) for space in _CONTENTS]
+    return tuple(KeyRange(prefix, prefix + b"\xff") for prefix in prefixes)
+
+
 # ---- sequences
 
 
@@ -229,9 +280,17 @@ def entity_name(project: Project, space: Subspace, name: str) -> bytes:
     return pack((project, int(space), name_digest(name)))
 
 
-def entity_run(project: Project, space: Subspace, entity_id: str, number: RunNumber) -> bytes:
-    """Key that says that a run belongs to an experiment or carries a tag."""
-    return pack((project, int(space), entity_id, number))
+def entity_run(project: Project, space: Subspace, entity_id: str, created_us: int, number: RunNumber) -> bytes:
+    """Key that says that a run belongs to an experiment or carries a tag, in the order of creation."""
+    return pack((project, int(space), entity_id, created_us, number))
+
+
+def entity_run_place(key: bytes) -> tuple[int, RunNumber]:
+    """Return creation time and number of the run that a key of `entity_run` names."""
+    created_us, number = unpack(key)[-2:]
+    assert isinstance(created_us, int)
+    assert isinstance(number, int)
+    return created_us, RunNumber(number)
 
 
 # ---- documents
@@ -250,3 +309,11 @@ def notes(project: Project, space: Subspace, owner: str | RunNumber) -> bytes:
 def note(project: Project, space: Subspace, owner: str | RunNumber, number: int) -> bytes:
     """Base of one note."""
     return pack((project, int(space), owner, number))
+
+
+# ---- transfer
+
+
+def import_progress(project: Project, source: str, run_id: RunId) -> bytes:
+    """Base of the progress of a run's import; the empty run id stands for what belongs to no run."""
+    return pack((project, int(Subspace.IMPORTS), source, run_id))

@@ -67,6 +67,20 @@ def life(url: str, run_id: str, first: str, force_resume: str) -> None:
     run.close()
 
 
+def keep_on(url: str, run_id: str, seconds: str) -> None:
+    """Train for some seconds, a hundred points and two images a second, and finish; print that it went well."""
+    run = Run(run_hash=run_id, repo=url)
+    step, ends = 0, time.monotonic() + float(seconds)
+    while time.monotonic() < ends:
+        run.track(loss(step), name="loss", step=step)
+        if step % 50 == 0:
+            run.track(Image(bytes(48)), name="pics", step=step)
+        step += 1
+        time.sleep(0.01)
+    run.close()
+    print(f"trained {step} steps")
+
+
 def read(url: str, run_id: str) -> None:
     """Read a run back with the client's own reader and print what it says."""
     repo = Repo(url)
@@ -130,6 +144,7 @@ SCRIPTS: Final[Mapping[str, Callable[..., Any]]] = {
     "everything": everything,
     "two_writers": two_writers,
     "life": life,
+    "keep_on": keep_on,
     "read": read,
     "rate": rate,
 }

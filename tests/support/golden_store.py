@@ -51,9 +51,9 @@ def _put_run(tx: KvTransaction, golden: GoldenRun, abstract: Mapping[str, Any]) 
         system = encode_tree(golden.run.params["__system_params"])
         runs.put_system_params(tx, DEFAULT_PROJECT, number, system)
     assert document.experiment_id is not None
-    catalog.experiments.link(tx, DEFAULT_PROJECT, document.experiment_id, number)
+    catalog.experiments.link(tx, DEFAULT_PROJECT, document.experiment_id, document.place(number))
     for tag_id in document.tag_ids:
-        catalog.tags.link(tx, DEFAULT_PROJECT, tag_id, number)
+        catalog.tags.link(tx, DEFAULT_PROJECT, tag_id, document.place(number))
     for summary in golden.summaries:
         sequences.put_summary(tx, DEFAULT_PROJECT, number, summary)
     put_items(tx, number, LINES, [Item(text) for _, text in abstract["log_lines"]])

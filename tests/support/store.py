@@ -93,9 +93,9 @@ def make_run(
         if system is not None:
             runs.put_system_params(tx, project, number, encode_tree(system))
         if belongs is not None:
-            catalog.experiments.link(tx, project, belongs.id, number)
+            catalog.experiments.link(tx, project, belongs.id, document.place(number))
         for tag in carries:
-            catalog.tags.link(tx, project, tag.id, number)
+            catalog.tags.link(tx, project, tag.id, document.place(number))
         return number
 
     return kv.write(store, durable=False)

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,110 +12,44 @@ import pytest
 
 from matyan.catalog import repository as catalog
 from matyan.engines.blob.filesystem import open_filesystem_blobs
-from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.kv.embedded import open_embedded_kv
-from matyan.engines.kv.protocol import KvEngine
-from matyan.engines.log.protocol import LogRecord, TopicPartition
+from matyan.engines.log.protocol import LogRecord
 from matyan.errors import OffsetMovedError, UnavailableError
-from matyan.ids import DEFAULT_PROJECT, RunId
+from matyan.ids import DEFAULT_PROJECT
 from matyan.ingestion.apply import Applier
 from matyan.runs import repository as runs
-from matyan.runs.model import EditMark, Run
+from matyan.runs.model import EditMark
 from matyan.sequences import items
-from matyan.sequences import repository as sequences
-from matyan.sequences.model import Bucket, Columns, Item, SequenceKey, Summary
+from matyan.sequences.model import Bucket, SequenceKey
 from matyan.store import deadletters, offsets
 from matyan.wire import frames
-from matyan.wire.codec import encode_envelope
 from matyan.wire.messages import (
     AddTag,
     BlobRef,
-    Command,
     CreateRun,
-    Envelope,
     FinishRun,
     LogCustomObject,
     LogHparams,
-    LogMetric,
     LogRecordMessage,
     LogTerminalLine,
     Refusal,
     RemoveTag,
     SetRunProperty,
 )
+from tests.support.applier import PARTITION, RUN, Bench, metric
 from tests.support.kv import RunTwiceKv
 
-PARTITION = TopicPartition("data-ingestion", 0)
-RUN = RunId("a1")
 TRAIN = msgspec.Raw(b'{"subset": "train"}')
-
-
-class Bench:
-    """An applier over real embedded engines, fed with records made of commands."""
-
-    def __init__(self, kv: KvEngine, blobs: BlobEngine) -> None:
-        self.kv = kv
-        self.blobs = blobs
-        self.log: list[LogRecord] = []
-        self.applier = self.restart()
-
-    def restart(self) -> Applier:
-        applier = Applier(kv=self.kv, log_id="log", blobs=self.blobs)
-        applier.start_offset(PARTITION)
-        self.applier = applier
-        return applier
-
-    def record(
-        self, *commands: Command, run: str = RUN, writer: str = "w", refusals: Sequence[Refusal] = ()
-    ) -> LogRecord:
-        envelope = Envelope(
-            1,
-            "default",
-            run,
-            1_000_000 + len(self.log),
-            frames.MSGPACK,
-            frames.encode_commands(list(commands)),
-            tuple(refusals),
-            writer,
-        )
-        found = LogRecord(len(self.log), 1_000_000, b"default/" + run.encode(), encode_envelope(envelope))
-        self.log.append(found)
-        return found
-
-    def apply(self, *commands: Command, **options: Any) -> None:
-        self.applier.handle(PARTITION, [self.record(*commands, **options)])
-
-    def run(self, run_id: str = RUN) -> Run:
-        found = self.kv.read(lambda reader: runs.find(reader, DEFAULT_PROJECT, RunId(run_id), system_params=True))
-        assert found is not None
-        return found
-
-    def summaries(self, bucket: Bucket = Bucket.METRIC) -> list[Summary]:
-        run = self.run()
-        return self.kv.read(lambda reader: sequences.list_summaries(reader, DEFAULT_PROJECT, [run.number], bucket))[0]
-
-    def points(self, name: str, context: str = "{}") -> Columns:
-        run = self.run()
-        (summary,) = [one for one in self.summaries() if (one.name, one.context) == (name, context)]
-        return self.kv.read(lambda reader: sequences.read_all(reader, DEFAULT_PROJECT, run.number, summary))
-
-    def items(self, key: SequenceKey) -> dict[int, Item]:
-        run = self.run()
-        return self.kv.read(lambda reader: dict(items.read_range(reader, DEFAULT_PROJECT, run.number, key)))
 
 
 @pytest.fixture(params=["embedded", "embedded-twice"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     engine = open_embedded_kv(tmp_path / "kv", map_bytes=2**32)
     kv = engine if request.param == "embedded" else RunTwiceKv(engine)
-    blobs = open_filesystem_blobs(tmp_path / "blobs", secret=b"s" * 32)
+    blobs = open_filesystem_blobs(tmp_path / "blobs", keys=[b"s" * 32])
     yield Bench(kv, blobs)
     engine.close()
     blobs.close()
-
-
-def metric(step: int | None, value: float, name: str = "loss", **options: Any) -> LogMetric:
-    return LogMetric(name, value, step, dtype="float", **options)
 
 
 def test_a_run_is_opened_filled_and_finished(bench: Bench) -> None:
