@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from typing import Any, Final
 
@@ -13,12 +14,16 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from matyan.blobs.service import BlobService
+from matyan.engines.blob.protocol import BlobStream
 from matyan.engines.blob.uploads import UPLOAD_ROUTE
 from matyan.errors import UnavailableError
 from matyan.http.answers import json_response
+from matyan.http.openapi import TakesBytes, answers, streams
 from matyan.http.streaming import stream
 from matyan.threads import blocking_pool, run_blocking, upload_pool
-from matyan.wire.trees import encode_tree_records
+from matyan.wire.trees import BLOB_BYTES_MAX, begin_blob
+
+logger = logging.getLogger(__name__)
 
 UPLOAD_IDLE_SECONDS: Final = 60.0
 """An upload that sends nothing for so long is given up, so that dead clients hold no thread."""
@@ -46,7 +51,12 @@ class Uploaded(msgspec.Struct, frozen=True):
     size_bytes: int
 
 
-@post("/artifacts/presign", status_code=200, operation_id="presignUpload")
+@post(
+    "/artifacts/presign",
+    status_code=200,
+    operation_id="presignUpload",
+    responses=answers(PresignAnswer, "Where to send it."),
+)
 async def presign(
     request: Request[Any, Any, Any], data: JSONBody[PresignRequest], blobs: NamedDependency[BlobService]
 ) -> Response[bytes]:
@@ -62,7 +72,13 @@ async def presign(
     return json_response(answer)
 
 
-@put(f"{UPLOAD_ROUTE}/{{token:str}}", request_max_body_size=None, operation_id="upload")
+@put(
+    f"{UPLOAD_ROUTE}/{{token:str}}",
+    request_max_body_size=None,
+    operation_class=TakesBytes,
+    operation_id="upload",
+    responses=answers(Uploaded, "It is stored."),
+)
 async def upload(
     request: Request[Any, Any, Any], token: FromPath[str], blobs: NamedDependency[BlobService]
 ) -> Response[bytes]:
@@ -75,23 +91,30 @@ async def upload(
     return json_response(Uploaded(stored.size_bytes))
 
 
-@post("/runs/images/get-batch", status_code=200, operation_id="readImages")
+@post("/runs/images/get-batch", status_code=200, operation_id="readImages", responses=streams("Trees `{uri: bytes}`."))
 async def images_batch(data: JSONBody[list[str]], blobs: NamedDependency[BlobService]) -> Response[Any]:
     """Stream `{uri: bytes}` for images."""
-    return await _batch(blobs, data)
+    return _batch(blobs, data)
 
 
-@post("/runs/audios/get-batch", status_code=200, operation_id="readAudios")
+@post("/runs/audios/get-batch", status_code=200, operation_id="readAudios", responses=streams("Trees `{uri: bytes}`."))
 async def audios_batch(data: JSONBody[list[str]], blobs: NamedDependency[BlobService]) -> Response[Any]:
     """Stream `{uri: bytes}` for audio."""
-    return await _batch(blobs, data)
+    return _batch(blobs, data)
 
 
-async def _batch(blobs: BlobService, uris: list[str]) -> Response[Any]:
-    def trees() -> Iterator[bytes]:
-        return (encode_tree_records({uri: content}) for uri, content in blobs.read_many(uris))
+def _batch(blobs: BlobService, uris: list[str]) -> Response[Any]:
+    return stream(lambda: _trees(blobs.open_uris(uris)), pool=blocking_pool())
 
-    return await stream(trees, pool=blocking_pool())
+
+def _trees(files: Iterable[tuple[str, BlobStream]]) -> Iterator[bytes]:
+    """Yield `{uri: bytes}` of each file, piece by piece: a file of any size takes the memory of one piece."""
+    for uri, (info, chunks) in files:
+        if info.size_bytes > BLOB_BYTES_MAX:
+            logger.warning("blob is too large for a tree stream", extra={"key": info.key, "bytes": info.size_bytes})
+            continue
+        yield begin_blob((uri,), info.size_bytes)
+        yield from chunks
 
 
 def _origin(request: Request[Any, Any, Any]) -> str:

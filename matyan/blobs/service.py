@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from matyan.blobs.uris import BlobUris
+from matyan.blobs.uris import BlobAddress, BlobUris
 from matyan.engines.blob.protocol import BlobEngine, BlobInfo, BlobStream, PresignedPut
 from matyan.engines.blob.uploads import LocalUploads
 from matyan.errors import InvalidArgumentError, NotFoundError
@@ -14,6 +14,8 @@ from matyan.limits import ARTIFACT_PATH_BYTES_MAX
 
 PRESIGNED_SECONDS: Final = 3600
 """How long an upload may be begun after it was asked for."""
+NOTHING: Final = ""
+"""The path that no file has."""
 
 
 def blob_key(project: Project, run_id: str, path: str) -> str:
@@ -78,12 +80,25 @@ class BlobService:
         allowed = self._blobs.verify_put(token)
         return self._blobs.put(allowed.key, chunks, content_type=allowed.content_type)
 
-    def read_many(self, uris: Sequence[str], *, project: Project = DEFAULT_PROJECT) -> Iterator[tuple[str, bytes]]:
-        """Yield (uri, content) in the order asked, each once. What is not there (yet), or not ours, is left out."""
+    def uri_of(self, run_id: str, s3_key: object, *, project: Project = DEFAULT_PROJECT) -> str:
+        """Return the URI of an object by the key that its producer gave: `<run id>/<path>`, as `presign` answered it.
+
+        The blob need not be there yet. A key that is no file of this run becomes a URI that names nothing: pages ask
+        for the URIs of many objects at once, and a null among them would fail all.
+        """
+        owner, _, path = s3_key.partition("/") if isinstance(s3_key, str) else ("", "", "")
+        return self._uris.seal(project, run_id, path if owner == run_id else NOTHING)
+
+    def open_uris(self, uris: Sequence[str], *, project: Project = DEFAULT_PROJECT) -> Iterator[tuple[str, BlobStream]]:
+        """Yield (uri, file) in the order asked, each once, opening a file when it is its turn.
+
+        What is not there (yet), or not ours, is left out.
+        """
         for uri in dict.fromkeys(uris):
-            content = self._read(uri, project)
-            if content is not None:
-                yield uri, content
+            address = self._address(uri, project)
+            stream = None if address is None else self._blobs.open(blob_key(project, address.run_id, address.path))
+            if stream is not None:
+                yield uri, stream
 
     def open(self, run_id: str, path: str, *, project: Project = DEFAULT_PROJECT) -> BlobStream:
         """Open a file of a run.
@@ -96,11 +111,16 @@ class BlobService:
             raise NotFoundError("Artifact not found.")
         return stream
 
-    def _read(self, uri: str, project: Project) -> bytes | None:
+    def open_many(
+        self, run_id: str, paths: Iterable[str], *, project: Project = DEFAULT_PROJECT
+    ) -> Iterator[tuple[str, BlobStream | None]]:
+        """Yield (path, file or None when there is none) in the order asked, opening each when it is its turn."""
+        for path in paths:
+            yield path, self._blobs.open(blob_key(project, run_id, path))
+
+    def _address(self, uri: str, project: Project) -> BlobAddress | None:
         try:
             address = self._uris.open(uri)
         except InvalidArgumentError:
             return None
-        if address.project != project:
-            return None
-        return self._blobs.get(blob_key(project, address.run_id, address.path))
+        return address if address.project == project else None

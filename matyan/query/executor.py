@@ -2,7 +2,8 @@
 
 A search is a chain of generators that pass on batches of one type. A `CandidateSource` says which runs may match, the
 newest first; `read_candidates` reads them in short transactions, `with_summaries` adds their sequences, `narrow` asks
-the query, `first` ends the search early. A planner replaces the source and nothing else.
+the query, `first` ends the search early. A planner replaces the source and nothing else. A search that must see all
+matches before it can answer (`in_order`) keeps their numbers and reads them again with `read_known`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final, NamedTuple, Protocol
 from matyan.engines.kv.protocol import KvEngine, KvReader
 from matyan.ids import Project, RunNumber
 from matyan.query.language import Query
+from matyan.query.ordering import Ordering, SortRow
 from matyan.runs import repository as runs
 from matyan.runs.model import Run
 from matyan.runs.repository import Listed
@@ -54,6 +56,13 @@ class Batch(NamedTuple):
     candidates: list[Candidate]
     checked: int
     """Place of the last run so far that counts as looked at; 0 when none does."""
+
+
+class Known(NamedTuple):
+    """A run to be read again."""
+
+    place: int
+    number: RunNumber
 
 
 class Trace(NamedTuple):
@@ -140,6 +149,52 @@ def read_candidates(
             return
         after = listed[-1].position
         rows_max = _next_size(rows_max, [len(run.document.params) for run in found], per_read=PARAM_BYTES_PER_READ)
+
+
+def read_known(kv: KvEngine, project: Project, known: Sequence[Known], *, system_params: bool) -> Iterator[Batch]:
+    """Yield the runs in the order given, those that are gone left out, one transaction a batch."""
+    begin, runs_max = 0, RUNS_PER_FIRST_READ
+    while begin < len(known):
+        places = {entry.number: entry.place for entry in known[begin : begin + runs_max]}
+        found = kv.read(
+            lambda reader, places=places: runs.load(reader, project, list(places), system_params=system_params)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        )
+        begin += len(places)
+        yield Batch([Candidate(places[run.number], run) for run in found], known[begin - 1].place)
+        runs_max = _next_size(runs_max, [len(run.document.params) for run in found], per_read=PARAM_BYTES_PER_READ)
+
+
+def in_order(
+    kv: KvEngine,
+    project: Project,
+    batches: Iterable[Batch],
+    order: Ordering,
+    *,
+    after: RunNumber | None,
+    runs_max: int,
+    system_params: bool,
+) -> Iterator[Batch]:
+    """Yield the candidates sorted, as many as wanted; empty batches first, while they are gathered.
+
+    Args:
+        kv: the store.
+        project: the project.
+        batches: all candidates, and the run `after` even when it is none.
+        order: how to sort.
+        after: the run behind which to begin; None for the beginning.
+        runs_max: how many to yield; 0 for all.
+        system_params: whether to read them.
+    """
+    rows: list[SortRow] = []
+    checked = 0
+    for batch in batches:
+        rows += [SortRow(order.keys(candidate.run), candidate.run.number) for candidate in batch.candidates]
+        checked = batch.checked
+        yield Batch([], checked)
+    order.sort(rows)
+    begin = next((place for place, row in enumerate(rows, 1) if row.number == after), 0)
+    page = rows[begin : begin + runs_max if runs_max else None]
+    yield from read_known(kv, project, [Known(checked, row.number) for row in page], system_params=system_params)
 
 
 def _next_size(runs_max: int, sizes: Sequence[int], *, per_read: int) -> int:

@@ -10,6 +10,7 @@ from litestar.params import FromQuery
 from litestar.types import ControllerRouterHandler
 
 from matyan.http.dialect import Dialect
+from matyan.http.openapi import streams
 from matyan.http.params import flag, integer, timezone_offset
 from matyan.http.streaming import stream
 from matyan.query.service import MetricSearch, RunSearch, SearchService
@@ -25,6 +26,7 @@ COMMON: Final = {
 @get(
     "/runs/search/run",
     operation_id="searchRuns",
+    responses=streams("A tree for each run, and progress."),
     dependencies={
         **COMMON,
         "run_limit": integer("limit"),
@@ -43,8 +45,9 @@ async def search_runs(
     exclude_traces: NamedDependency[bool],
     q: FromQuery[str] = "",
     offset: FromQuery[str | None] = None,
+    sort: FromQuery[str] = "",
 ) -> Response[Any]:
-    """Stream the runs that match a query, newest first."""
+    """Stream the runs that match a query, newest first or as `sort` says."""
     asked = RunSearch(
         q=q,
         tz_offset_minutes=tz_offset_minutes,
@@ -52,16 +55,18 @@ async def search_runs(
         report_progress=report_progress,
         limit=run_limit,
         offset=offset,
+        sort=sort,
         exclude_params=exclude_params,
         exclude_traces=exclude_traces,
         excluded_params_are_empty=dialect.excluded_params_are_empty,
     )
-    return await stream(lambda: search.runs(asked))
+    return stream(lambda: search.runs(asked))
 
 
 @get(
     "/runs/search/metric",
     operation_id="searchMetrics",
+    responses=streams("A tree for each run, and progress."),
     dependencies={**COMMON, "points": integer("p", default=50)},
 )
 async def search_metrics(
@@ -82,13 +87,13 @@ async def search_metrics(
         points=points,
         x_axis=(x_axis or "").strip(),
     )
-    return await stream(lambda: search.metrics(asked))
+    return stream(lambda: search.metrics(asked))
 
 
-@get("/runs/active", operation_id="listActiveRuns")
+@get("/runs/active", operation_id="listActiveRuns", responses=streams("A tree for each run, and progress."))
 async def active_runs(search: NamedDependency[SearchService]) -> Response[Any]:
     """Stream the runs that have not ended."""
-    return await stream(search.active)
+    return stream(search.active)
 
 
 ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (search_runs, search_metrics, active_runs)

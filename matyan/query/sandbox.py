@@ -10,7 +10,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from matyan.errors import TooLargeError
+from matyan.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +30,11 @@ _STEPS_PER_LOOK: Final = 64
 _FLAT_CONTAINERS: Final = frozenset({list, tuple, set, frozenset})
 
 
-class QueryBudgetError(TooLargeError):
-    """The query took more time or steps than it may; its remaining rows were not looked at."""
+class QueryBudgetError(InvalidArgumentError):
+    """The query took more time or steps than it may; its remaining rows were not looked at.
+
+    The caller's fault: the same request would end the same way, another query would not.
+    """
 
 
 class OversizeError(ValueError):
@@ -86,7 +89,9 @@ class Budget:
         if self._left < 0:
             raise QueryBudgetError(f"one evaluation of the query takes more than {self._steps} steps")
         if self._clock() > self._deadline:
-            raise QueryBudgetError("the query took longer than it may")
+            raise QueryBudgetError(
+                "the query took longer than it may: let it select fewer runs, or ask for less of them"
+            )
         self._checkpoint = max(self._left - _STEPS_PER_LOOK, 0)
 
 

@@ -55,11 +55,18 @@ def without_warnings() -> Iterator[None]:
 
 
 def prepare(text: str, *, variable: str) -> str:
-    """Return the text that is parsed: stripped, without `select ... if`, in parentheses; or an empty one."""
+    """Return the text that is parsed: stripped, without `select ... if`, in parentheses; or an empty one.
+
+    Raises:
+        QuerySyntaxError: a `select` without `if`.
+    """
     stripped = text.strip()
     if variable == RUN and stripped.lower().startswith("select"):
         parts = re.split("if", stripped, maxsplit=1, flags=re.IGNORECASE)
-        stripped = parts[1].strip() if len(parts) > 1 else ""
+        if len(parts) == 1:
+            # The recorded answer; no character of the text is to blame.
+            raise QuerySyntaxError("select without if", statement="", line=0, offset=0, end_offset=0)
+        stripped = parts[1].strip()
     return f"({stripped})" if stripped else ""
 
 

@@ -131,8 +131,8 @@ def trace_bytes(run: Run, index: int, trace: Trace, *, points: int) -> bytes:
     return _fill(head, root, ()) + _fill(arrays, root, [column.tobytes() for column in columns if column is not None])
 
 
-def metrics_tail(run: Run) -> bytes:
-    """Return the end of a run's tree."""
+def run_tail(run: Run) -> bytes:
+    """Return the end of the tree of a run in a search of sequences."""
     return encode_tree_records({run.hash: {"props": props_tree(run)}})
 
 
@@ -199,6 +199,7 @@ class Progress:
         self._clock = clock
         self._number = 0
         self._checked = 0
+        self._sent = 0
         self._sent_at_seconds = clock.seconds()
 
     def after_run(self, place: int) -> bytes:
@@ -216,10 +217,11 @@ class Progress:
         return self._message(self._checked) if self._checked else b""
 
     def _message(self, checked: int) -> bytes:
+        """Return the next message; no message takes back what another said, though a search may go over runs twice."""
         if self._total is None:
             return b""
-        self._checked = checked
+        self._checked = self._sent = max(checked, self._sent)
         self._sent_at_seconds = self._clock.seconds()
-        message = progress(self._number, checked, self._total())
+        message = progress(self._number, self._sent, self._total())
         self._number += 1
         return message

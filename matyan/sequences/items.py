@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
 
 from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.errors import CorruptedError
@@ -10,8 +11,22 @@ from matyan.ids import Project, RunNumber
 from matyan.limits import SCAN_ROWS_MAX
 from matyan.sequences.model import Item, SequenceKey
 from matyan.store import keyspace
-from matyan.store.records import VERSION, put_document, read_documents
+from matyan.store.records import VERSION, get_documents, put_document, read_documents
 from matyan.wire.codec import decode_tree, encode_tree
+
+PAGE_ROWS_FIRST: Final = 64
+PAGE_BYTES: Final = 4_000_000
+"""About how much one read of steps brings into memory: the store cannot read keys without their values."""
+
+
+class StepPage(NamedTuple):
+    """Steps that a sequence has, and how to read on."""
+
+    steps: list[int]
+    begin_next: bytes | None
+    """Key from which the next page is read; None at the end."""
+    rows_max: int
+    """Size of the next page, from what the rows of this one weigh."""
 
 
 def encode(item: Item) -> bytes:
@@ -55,3 +70,34 @@ def read_range(
     high = whole.end if end is None else keyspace.item(project, number, key.bucket, digest, end)
     for base, data in read_documents(reader, low, high, rows_max=rows_max):
         yield keyspace.last_number(base), decode(data)
+
+
+def read_steps(
+    reader: KvReader,
+    project: Project,
+    number: RunNumber,
+    key: SequenceKey,
+    begin: int,
+    end: int,
+    after: StepPage | None,
+) -> StepPage:
+    """Return the next of the steps `begin <= step < end` that have an item, ascending, behind the page `after`."""
+    digest = key.digest()
+    first = keyspace.item(project, number, key.bucket, digest, begin)
+    low = first if after is None or after.begin_next is None else after.begin_next
+    rows_max = PAGE_ROWS_FIRST if after is None else after.rows_max
+    rows = reader.scan(low, keyspace.item(project, number, key.bucket, digest, end), rows_max=rows_max)
+    steps = [keyspace.last_number(row[:-1]) for row, _ in rows if row[-1] == 0]
+    if len(rows) < rows_max:
+        return StepPage(steps, None, rows_max)
+    average = max(1, sum(len(value) for _, value in rows) // len(rows))
+    return StepPage(steps, rows[-1][0] + b"\x00", max(1, min(SCAN_ROWS_MAX, PAGE_BYTES // average)))
+
+
+def get_many(
+    reader: KvReader, project: Project, number: RunNumber, key: SequenceKey, steps: Sequence[int]
+) -> list[Item | None]:
+    """Return the items of these steps, None where there is none."""
+    digest = key.digest()
+    bases = [keyspace.item(project, number, key.bucket, digest, step) for step in steps]
+    return [None if data is None else decode(data) for data in get_documents(reader, bases)]

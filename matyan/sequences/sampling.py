@@ -54,6 +54,14 @@ def sample(columns: Columns, points: int) -> Columns:
     return chunks.take(columns, choose(columns.steps, points))
 
 
+def between(columns: Columns, begin: int | None, end: int | None) -> Columns:
+    """Return the points of `begin <= step < end` (steps strictly rising); None is an open end."""
+    ends = [np.searchsorted(columns.steps, step) for step in (begin, end) if step is not None]
+    low = ends[0] if begin is not None else 0
+    high = ends[-1] if end is not None else len(columns)
+    return chunks.take(columns, slice(low, max(low, high)))
+
+
 def align(columns: Columns, axis: Columns) -> tuple[Float64s, Float64s] | None:
     """Look up the values of an x-axis metric at the steps of `columns`.
 

@@ -12,8 +12,9 @@ from matyan.errors import InvalidArgumentError, NotFoundError
 from matyan.ids import DEFAULT_PROJECT, Project, RunId, RunNumber
 from matyan.sequences import repository
 from matyan.sequences.model import Bucket, Columns, SequenceKey, Summary, canonical_context
+from matyan.sequences.ranges import EVERYTHING, OpenRange
 from matyan.sequences.repository import SAMPLE_POINTS_MAX, SequenceRef
-from matyan.sequences.sampling import align
+from matyan.sequences.sampling import align, between, sample
 from matyan.wire.trees import encode_tree_records
 
 NumbersOf = Callable[[KvReader, Project, Sequence[RunId]], list[RunNumber | None]]
@@ -61,7 +62,7 @@ class BatchTrace(msgspec.Struct, frozen=True):
 
     name: str
     context: dict[str, Any]
-    values: list[float]
+    values: list[float | None]
     iters: list[int]
 
 
@@ -111,16 +112,29 @@ class MetricReads:
         self._numbers_of = numbers_of
 
     def batch(
-        self, run_id: RunId, traces: Sequence[TraceName], *, points: int, project: Project = DEFAULT_PROJECT
+        self,
+        run_id: RunId,
+        traces: Sequence[TraceName],
+        *,
+        points: int,
+        wanted: OpenRange = EVERYTHING,
+        project: Project = DEFAULT_PROJECT,
     ) -> list[BatchTrace]:
-        """Return up to `points` points of each metric, in the order asked; unknown metrics are left out.
+        """Return up to `points` of the points of each metric, in the order asked; unknown metrics are left out.
+
+        Args:
+            run_id: the run.
+            traces: the metrics.
+            points: the size of a sample, -1 for all.
+            wanted: the steps to choose from.
+            project: whose run it is.
 
         Raises:
             NotFoundError: no such run.
             InvalidArgumentError: `points` is neither positive nor -1.
         """
         check_points(points)
-        return self._kv.read(lambda reader: self._batch(reader, project, run_id, traces, points))
+        return self._kv.read(lambda reader: self._batch(reader, project, run_id, traces, points, wanted))
 
     def aligned(self, request: AlignRequest, *, project: Project = DEFAULT_PROJECT) -> Iterator[bytes]:
         """Check the request, then yield one tree per run: for each trace the x values at the steps of its sample.
@@ -140,14 +154,20 @@ class MetricReads:
         return (self._aligned_run(project, request.align_by, run) for run in request.runs)
 
     def _batch(
-        self, reader: KvReader, project: Project, run_id: RunId, traces: Sequence[TraceName], points: int
+        self,
+        reader: KvReader,
+        project: Project,
+        run_id: RunId,
+        traces: Sequence[TraceName],
+        points: int,
+        wanted: OpenRange,
     ) -> list[BatchTrace]:
         (number,) = self._numbers_of(reader, project, [run_id])
         if number is None:
             raise NotFoundError("Run not found.")
         found = _find(reader, project, number, [trace.key for trace in traces])
         metrics = [metric for metric in found if metric is not None]
-        samples = iter(repository.read_samples(reader, project, metrics, points))
+        samples = _samples(reader, project, metrics, points, wanted)
         answer = []
         for trace, metric in zip(traces, found, strict=True):
             if metric is not None:
@@ -163,6 +183,16 @@ class MetricReads:
         keys = [(trace.key, metric_key(axis, trace.context)) for trace in run.traces]
         found = iter([] if number is None else _find(reader, project, number, [key for pair in keys for key in pair]))
         return [_align_trace(reader, project, trace, next(found, None), next(found, None)) for trace in run.traces]
+
+
+def _samples(
+    reader: KvReader, project: Project, metrics: Sequence[StoredMetric], points: int, wanted: OpenRange
+) -> Iterator[Columns]:
+    """Return a sample of the wanted points of each metric; for a part of the steps, metrics are read whole in turn."""
+    if wanted == EVERYTHING:
+        return iter(repository.read_samples(reader, project, metrics, points))
+    whole = (read_whole(reader, project, [metric])[0] for metric in metrics)
+    return (sample(between(columns, *wanted), points) for columns in whole)
 
 
 def _find(

@@ -22,6 +22,8 @@ from matyan.errors import InvalidArgumentError
 from matyan.wire.streams import Mark, Tag
 
 EMPTY_KEY: Final = "(empty)"
+BLOB_BYTES_MAX: Final = 2**32 - 2
+"""As far as the length of a record reaches."""
 _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**63 - 1
 _KEYS_CACHED_MAX: Final = 20_000
@@ -79,6 +81,15 @@ def progress(number: int, checked: int, total: int) -> bytes:
     No two consecutive messages may have the same `number`.
     """
     return encode_tree_records({f"progress_{number}": (checked, total)})
+
+
+def begin_blob(keys: Iterable[object], size_bytes: int) -> bytes:
+    """Return the beginning of a record of bytes; its content follows: `size_bytes`, at most BLOB_BYTES_MAX.
+
+    For content that is better not held in memory.
+    """
+    path = encode_path(keys)
+    return _length(len(path)) + path + _head(size_bytes + 1, Tag.BYTES)
 
 
 def encode_path(keys: Iterable[object]) -> bytes:

@@ -63,9 +63,11 @@ def align(client: Client, *runs: dict[str, Any], by: str) -> dict[str, Any]:
     return treestream.runs(answer.content)
 
 
-def batch(client: Client, run_id: str, *traces: dict[str, Any], **params: Any) -> list[dict[str, Any]]:
+def batch(
+    client: Client, run_id: str, *traces: dict[str, Any], prefix: str = "/api/v1/rest", **params: Any
+) -> list[dict[str, Any]]:
     """Return the answer of a batch request, which must succeed."""
-    answer = client.post(f"/api/runs/{run_id}/metric/get-batch/", json=list(traces), params=params)
+    answer = client.post(f"{prefix}/runs/{run_id}/metric/get-batch/", json=list(traces), params=params)
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()
     return found
@@ -313,11 +315,47 @@ def test_batch_says_null_for_what_json_cannot_say(kv: KvEngine, client: Client) 
 def test_batch_has_200_points_unless_the_density_says_otherwise(kv: KvEngine, client: Client) -> None:
     store.make_metric(kv, store.make_run(kv, "a"), "loss", [1.0] * 900)
 
-    sizes = [
-        len(batch(client, "a", named("loss"), **params)[0]["iters"]) for params in ({}, {"record_density": 50_000})
-    ]
+    (usual,) = batch(client, "a", named("loss"))
+    (whole,) = batch(client, "a", named("loss"), record_density=50_000)
 
-    assert sizes == [200, 900]
+    assert (len(usual["iters"]), len(whole["iters"])) == (200, 900)
+
+
+def test_batch_in_aims_dialect_listens_to_no_parameter(kv: KvEngine, client: Client) -> None:
+    store.make_metric(kv, store.make_run(kv, "a"), "loss", [1.0] * 900)
+
+    (found,) = batch(client, "a", named("loss"), prefix="/api", record_density=5, record_range="0:3")
+
+    assert len(found["iters"]) == 200
+
+
+@pytest.mark.parametrize(
+    ("record_range", "steps"),
+    [
+        ("10:13", [10, 11, 12]),
+        ("897:", [897, 898, 899]),
+        (":2", [0, 1]),
+        ("5:5", []),
+        ("9:4", []),
+        ("2000:", []),
+    ],
+)
+def test_batch_of_a_range_of_steps(kv: KvEngine, client: Client, record_range: str, steps: list[int]) -> None:
+    store.make_metric(kv, store.make_run(kv, "a"), "loss", [step / 3 for step in range(900)], points_at_once=60)
+
+    (found,) = batch(client, "a", named("loss"), record_range=record_range)
+
+    assert found["iters"] == steps
+    assert found["values"] == [step / 3 for step in steps]
+
+
+def test_batch_of_a_range_is_a_sample_of_the_range(kv: KvEngine, client: Client) -> None:
+    store.make_metric(kv, store.make_run(kv, "a"), "loss", [1.0] * 900)
+
+    (found,) = batch(client, "a", named("loss"), record_range="100:500", record_density=10)
+
+    assert len(found["iters"]) == 10
+    assert (found["iters"][0], found["iters"][-1]) == (100, 499)
 
 
 def test_batch_of_an_unknown_run_is_404(client: Client) -> None:

@@ -33,13 +33,20 @@ def is_true(text: str) -> bool:
         (" run.a ", "run", "(run.a)"),
         ("select metrics IF run.a", "run", "(run.a)"),
         ("SELECTif run.a if x", "run", "(run.a if x)"),
-        ("  select everything", "run", ""),
         ("select if ", "run", ""),
         ("select x if y", "metric", "(select x if y)"),
     ],
 )
 def test_a_text_is_prepared_as_aim_does(text: str, variable: str, prepared: str) -> None:
     assert prepare(text, variable=variable) == prepared
+
+
+@pytest.mark.parametrize("text", ["  select everything", "SELECT", "selected == 1"])
+def test_a_select_without_if_is_a_syntax_error_at_no_place(text: str) -> None:
+    with pytest.raises(QuerySyntaxError) as caught:
+        compile_query(text, variable="run")
+
+    assert (caught.value.statement, caught.value.line, caught.value.offset, caught.value.end_offset) == ("", 0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from tests.support.dataset import golden_runs
 from tests.unit.query.corpus import ESCAPES, EXHAUSTIONS
 from tests.unit.query.rows import name_run
 
-SECONDS_MAX: Final = 0.1
+SECONDS_MAX: Final = 0.5
+"""Five times what is promised: a busy machine takes longer, and what is not bounded takes far longer still."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The fast bytes of a metric trace are those of the general encoder."""
+"""The fast bytes of a metric trace are those of the general encoder; progress messages."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from matyan.clock import ManualClock
 from matyan.ids import RunNumber
 from matyan.query import views
-from matyan.query.executor import Trace
+from matyan.query.executor import Trace, WorkClock
+from matyan.query.views import Progress
 from matyan.runs.model import Run, RunDocument
 from matyan.sequences.model import Columns, Summary, canonical_context
 from matyan.wire.trees import encode_tree_records
+from tests.support import treestream
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=8)
 json_values = st.recursive(
@@ -60,3 +63,13 @@ def test_trace_bytes_equal_those_of_the_general_encoder(
     fast = views.trace_bytes(make_named_run(run_id), index, Trace(summary, columns, axis), points=points)
 
     assert fast == encode_tree_records({run_id: {"traces": {index: trace}}})
+
+
+def test_progress_never_goes_back_when_a_search_goes_over_runs_again() -> None:
+    clock = ManualClock()
+    report = Progress(lambda: 24, WorkClock(clock.monotonic_seconds))
+    clock.advance(1)
+
+    sent = [report.pulse(20), report.after_run(4), report.pulse(24), report.end()]
+
+    assert [treestream.progress(message) for message in sent] == [[[20, 24]], [[20, 24]], [], [[24, 24]]]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from matyan.errors import InvalidArgumentError
 from matyan.wire.streams import Mark, decode_path, decode_records, decode_value, fold
-from matyan.wire.trees import EMPTY_KEY, encode_path, encode_tree_records, encode_value, progress
+from matyan.wire.trees import EMPTY_KEY, begin_blob, encode_path, encode_tree_records, encode_value, progress
 from tests.support import treestream
 
 VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parents[2] / "golden" / "codec-vectors.json").read_text())
@@ -181,3 +181,8 @@ def test_trees_come_back_as_they_went(tree: dict[str | int, Any]) -> None:
 @given(st.dictionaries(keys, trees, min_size=1, max_size=4))
 def test_an_independent_decoder_reads_the_same(tree: dict[str | int, Any]) -> None:
     assert dict(treestream.trees(encode_tree_records(tree))) == tree
+
+
+@pytest.mark.parametrize("content", [b"", b"x", bytes(range(256)) * 300])
+def test_a_blob_begun_and_followed_by_its_content_is_its_record(content: bytes) -> None:
+    assert begin_blob(("uri", 3), len(content)) + content == encode_tree_records({"uri": {3: content}})
