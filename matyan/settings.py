@@ -49,7 +49,10 @@ class HttpSettings(_Section, frozen=True):
             pattern=r"^(/[A-Za-z0-9._~-]+)*$", description="path prefix of everything, such as /tracker behind a proxy"
         ),
     ] = ""
-    ui: Annotated[Literal["aim", "none"], Meta(description="the web UI to serve")] = "aim"
+    ui: Annotated[Literal["aim", "matyan", "none"], Meta(description="the web UI to serve")] = "aim"
+    ui_path: Annotated[
+        str, Meta(description="directory of an unpacked wheel of that web UI; empty: the installed package")
+    ] = ""
     read_only: Annotated[bool, Meta(description="refuse edits and deletions of runs and experiments")] = False
     allow_remote: Annotated[
         bool, Meta(description="listen on another address than loopback though there is no login yet")

@@ -1,8 +1,8 @@
 """The bounded pools and run_blocking(); nobody else makes threads for calls.
 
 Threads are a resource of the process, so the pools are too: `blocking` for short engine calls, `query` for searches,
-which burn the processor for as long as their budget allows and must not stand in the way of the former, `upload` for
-uploads, which wait for their clients.
+which burn the processor for as long as their budget allows and must not stand in the way of the former, `upload` and
+`download` for files, which wait for their clients.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ P = ParamSpec("P")
 BLOCKING_THREADS: Final = 16
 QUERY_THREADS: Final = 4
 UPLOAD_THREADS: Final = 8
+DOWNLOAD_THREADS: Final = 16
 WAITING_MAX: Final = 512
 """Calls that may wait for a thread of one pool; beyond it a call is refused at once instead of timing out later."""
 
@@ -75,6 +76,7 @@ class _Pools:
     blocking: Pool | None = None
     query: Pool | None = None
     upload: Pool | None = None
+    download: Pool | None = None
 
 
 _LOCK = threading.Lock()
@@ -87,13 +89,14 @@ def configure(*, blocking_threads: int = BLOCKING_THREADS, query_threads: int = 
         _Pools.blocking = Pool("blocking", threads=blocking_threads)
         _Pools.query = Pool("query", threads=query_threads)
         _Pools.upload = Pool("upload", threads=UPLOAD_THREADS)
+        _Pools.download = Pool("download", threads=DOWNLOAD_THREADS)
 
 
 def close(*, timeout_seconds: float | None = None) -> bool:
     """Close the pools and say whether every call ended in time; the next use makes new pools of the default sizes."""
     with _LOCK:
-        pools = (_Pools.blocking, _Pools.query, _Pools.upload)
-        _Pools.blocking = _Pools.query = _Pools.upload = None
+        pools = (_Pools.blocking, _Pools.query, _Pools.upload, _Pools.download)
+        _Pools.blocking = _Pools.query = _Pools.upload = _Pools.download = None
     return all([pool.close(timeout_seconds=timeout_seconds) for pool in pools if pool is not None])  # noqa: C419 - every one is closed, whatever the first says
 
 
@@ -119,6 +122,14 @@ def upload_pool() -> Pool:
         if _Pools.upload is None:
             _Pools.upload = Pool("upload", threads=UPLOAD_THREADS)
         return _Pools.upload
+
+
+def download_pool() -> Pool:
+    """Return the pool for files that are sent as fast as their clients take them."""
+    with _LOCK:
+        if _Pools.download is None:
+            _Pools.download = Pool("download", threads=DOWNLOAD_THREADS)
+        return _Pools.download
 
 
 async def run_blocking(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -24,9 +24,23 @@ _ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain)
 def json_bytes(value: Any) -> bytes:
     """Encode as UTF-8 JSON: non-ASCII unescaped, NaN and infinities as null, integers of any size.
 
-    Where the contract wants NaN as text (params of a run), the caller replaces it before.
+    Where the contract wants NaN as text (params of a run), the caller replaces it before. Lone surrogates, which no
+    UTF-8 can hold, become question marks: requests may carry them, and errors show what was sent.
     """
-    return _ENCODER.encode(value)
+    try:
+        return _ENCODER.encode(value)
+    except UnicodeEncodeError:
+        return _ENCODER.encode(_encodable(msgspec.to_builtins(value, enc_hook=_plain)))
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(item) for item in value]
+    return value
 
 
 def json_response(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response[bytes]:

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+import msgspec
 from litestar import Litestar, Response, Router, get
 from litestar.connection import ASGIConnection
 from litestar.di import Provide
 from litestar.exceptions import PermissionDeniedException
 from litestar.handlers import BaseRouteHandler
+from litestar.openapi import OpenAPIConfig
 from litestar.types import ControllerRouterHandler, Guard
 
 from matyan.http.answers import json_response
@@ -19,6 +21,8 @@ from matyan.http.dialect import DIALECTS
 from matyan.http.edge import Edge, EdgeOptions, check_base_path
 from matyan.http.errors import EXCEPTION_HANDLERS
 from matyan.http.health import OPS_ROUTES, Health
+from matyan.http.openapi import Document, answers, named_for
+from matyan.http.openapi_page import make_openapi_router
 from matyan.http.requests import JsonRequest
 from matyan.limits import BODY_BYTES_MAX
 from matyan.observe.metrics import Metrics
@@ -56,20 +60,32 @@ def make_app(
     """
     metrics, health, edge = metrics or Metrics(), health or Health(), edge or EdgeOptions()
     provided = {"metrics": metrics, "health": health, **(services or {})}
-    mounts = [
-        Router(prefix.prefix, route_handlers=[api_version, *routes], dependencies={"dialect": _constant(prefix)})
-        for prefix in DIALECTS
-    ]
-    app = Litestar(
-        [*OPS_ROUTES, *root_routes, *mounts],
-        dependencies={name: _constant(service) for name, service in provided.items()},
-        exception_handlers=EXCEPTION_HANDLERS,
-        guards=_guards(read_only=read_only),
-        request_class=JsonRequest,
-        request_max_body_size=BODY_BYTES_MAX,
-        openapi_config=None,
-        logging_config=None,
-    )
+    base_path = check_base_path(edge.base_path)
+
+    def assemble(openapi: OpenAPIConfig | None, *others: ControllerRouterHandler) -> Litestar:
+        mounts = [
+            Router(
+                prefix.prefix,
+                route_handlers=named_for(prefix, [api_version, *routes]) if openapi else [api_version, *routes],
+                dependencies={"dialect": _constant(prefix)},
+            )
+            for prefix in DIALECTS
+        ]
+        return Litestar(
+            [*OPS_ROUTES, *root_routes, *mounts, *others],
+            dependencies={name: _constant(service) for name, service in provided.items()},
+            exception_handlers=EXCEPTION_HANDLERS,
+            guards=_guards(read_only=read_only),
+            request_class=JsonRequest,
+            request_max_body_size=BODY_BYTES_MAX,
+            openapi_config=openapi,
+            logging_config=None,
+        )
+
+    # The document is made from a second app of the same routes, when it is first asked for: starting stays quick, and
+    # what is served has no routes of Litestar's own.
+    document = Document(lambda: assemble(openapi_config()), base_path=base_path)
+    app = assemble(None, make_openapi_router(document, base_path=base_path, app_version=package_version()))
     app.asgi_handler = Edge(
         app.asgi_handler,
         api_roots={route.path.split("/")[1] for route in app.routes},
@@ -77,9 +93,19 @@ def make_app(
         connections=connections or Connections(metrics),
         policy=edge.policy,
         metrics=metrics,
-        base_path=check_base_path(edge.base_path),
+        base_path=base_path,
     )
     return app
+
+
+def openapi_config() -> OpenAPIConfig:
+    """Return the head of the OpenAPI document."""
+    return OpenAPIConfig(
+        title="Matyan",
+        version=package_version(),
+        description="Most operations exist twice: under `/api` as Aim has them, under `/api/v1/rest` as Matyan does.",
+        use_handler_docstrings=True,
+    )
 
 
 def package_version() -> str:
@@ -90,12 +116,18 @@ def package_version() -> str:
         return "0+unknown"
 
 
-@get("/version")
+class VersionAnswer(msgspec.Struct, frozen=True):
+    """Versions of the parts."""
+
+    version: str
+    component: str
+    fdb_api_version: int
+
+
+@get("/version", operation_id="getVersion", responses=answers(VersionAnswer, "The version of the server."))
 async def api_version() -> Response[bytes]:
     """Return the version, in the words that matyan-client prints."""
-    return json_response(
-        {"version": package_version(), "component": "backend", "fdb_api_version": FDB_API_VERSION},
-    )
+    return json_response(VersionAnswer(package_version(), "backend", FDB_API_VERSION))
 
 
 def _constant(value: object) -> Provide:

@@ -20,7 +20,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     conflict_status: int
     """Status of a duplicate name and the like."""
     missing_delete_is_error: bool
-    """Deleting an unknown run answers 404 (else 200)."""
+    """Deleting an unknown run or experiment answers 404 (else 200)."""
     delete_status: int
     """Status of a deleted app, dashboard or report; 204 has no body."""
     deletes_runs_with_experiment: bool
@@ -40,9 +40,15 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     logs_among_traces: bool
     """Run info has empty lists for `logs` and `log_records` (else nothing)."""
     artifact_base_names: bool
-    """An artifact's name is the last part of its path (else the whole path)."""
+    """An artifact's name is the last part of its path (else the whole path, and the path is where the file lay)."""
     logger_info: bool
     """Log records say where they were logged."""
+    metric_batch_params: bool
+    """A batch of metrics of a run listens to `record_range` and `record_density` (else to neither)."""
+    batch_index_range_name: str
+    """What a batch of objects of a run calls the range of positions that it shows."""
+    batch_index_ranges_are_null: bool
+    """For kinds without lists such a batch says null for both ranges of positions (else nothing)."""
 
 
 AIM: Final = Dialect(
@@ -62,6 +68,9 @@ AIM: Final = Dialect(
     logs_among_traces=True,
     artifact_base_names=False,
     logger_info=False,
+    metric_batch_params=False,
+    batch_index_range_name="index_range",
+    batch_index_ranges_are_null=False,
 )
 MATYAN: Final = Dialect(
     name="matyan",
@@ -80,6 +89,9 @@ MATYAN: Final = Dialect(
     logs_among_traces=False,
     artifact_base_names=True,
     logger_info=True,
+    metric_batch_params=True,
+    batch_index_range_name="index_range_used",
+    batch_index_ranges_are_null=True,
 )
 DIALECTS: Final = (AIM, MATYAN)
 

@@ -12,6 +12,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from matyan.http.answers import json_bytes
+from matyan.http.bodies import IncomingBody
 from matyan.http.compression import GzipJson, accepts_gzip
 from matyan.http.connections import Connections, refuse_handshake
 from matyan.http.dialect import dialect_of
@@ -66,7 +67,8 @@ class Edge:
             await self._connections.serve_socket(self._api, scope, receive, send)
 
     async def _request(self, scope: Any, receive: Receive, send: Send, headers: Mapping[bytes, bytes]) -> None:
-        answer = _Answer(send, self._policy.answer_headers(headers))
+        body = IncomingBody(receive, headers)
+        answer = _Answer(send, self._policy.answer_headers(headers), body)
         began = time.monotonic()
         try:
             if (preflight := self._policy.preflight(scope["method"], headers)) is not None:
@@ -77,7 +79,7 @@ class Edge:
             elif self._policy.refuses(scope["method"], headers):
                 await _refuse(answer, scope, 403, "this origin may not change anything", "forbidden")
             else:
-                await self._dispatch(scope, receive, answer, headers)
+                await self._dispatch(scope, body, answer, headers)
         finally:
             self._count(scope, answer.status, time.monotonic() - began)
 
@@ -121,16 +123,19 @@ class Edge:
 
 
 class _Answer:
-    """An ASGI `send` that notes the status and adds headers to the head."""
+    """An ASGI `send` that notes the status, adds headers to the head, and lets an error wait for the request's end."""
 
-    def __init__(self, send: Send, headers: Headers) -> None:
+    def __init__(self, send: Send, headers: Headers, body: IncomingBody) -> None:
         self._send = send
         self._headers = headers
+        self._body = body
         self.status = 0
 
     async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            if self.status >= 400:  # noqa: PLR2004 - only errors come before the body was read
+                await self._body.discard()
             message = {**message, "headers": [*message["headers"], *self._headers]}
         await self._send(message)
 

@@ -40,6 +40,7 @@ class _Kind(NamedTuple):
 
 _FROM_TEXT: Final[Mapping[str, _Kind]] = {
     "int": _Kind("int_parsing", "Input should be a valid integer, unable to parse string as an integer"),
+    "int_size": _Kind("int_parsing_size", "Unable to parse input string as an integer, exceeded maximum size"),
     "float": _Kind("float_parsing", "Input should be a valid number, unable to parse string as a number"),
     "bool": _Kind("bool_parsing", "Input should be a valid boolean, unable to interpret input"),
 }
@@ -53,14 +54,15 @@ _EXPECTED: Final[Mapping[str, _Kind]] = {
     "uuid": _Kind("uuid_parsing", "Input should be a valid UUID"),
 }
 _MISSING: Final = re.compile(r"Object missing required field `([^`]*)`")
-_MISMATCH: Final = re.compile(r"Expected `([a-z]+)[^`]*`, got `([a-z]+)`")
+_MISMATCH: Final = re.compile(r"Expected `(?:object \| (?=array))?([a-z]+)[^`]*`, got `([a-z]+)`")
+"""Where a list or an empty object is fine, a list is what to send."""
 _STEP: Final = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 BODY_KEY: Final = "matyan_body"
 """Where `JsonRequest` leaves the decoded body in the scope's state, for the messages made here."""
 
 
-def text_fault(kind: Literal["int", "float", "bool"], source: Source, name: str, text: str) -> Fault:
+def text_fault(kind: Literal["int", "int_size", "float", "bool"], source: Source, name: str, text: str) -> Fault:
     """Return the fault of a text that does not read as a number or boolean."""
     row = _FROM_TEXT[kind]
     return Fault(row.type, (source, name), row.msg, text)

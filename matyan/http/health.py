@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Final
 
+import msgspec
 from litestar import Response, get
 from litestar.di import NamedDependency
 
 from matyan.http.answers import json_response
+from matyan.http.openapi import answers, streams
 from matyan.observe.metrics import CONTENT_TYPE, Metrics
 from matyan.threads import run_blocking
 
@@ -46,22 +48,40 @@ def _outcome(name: str, check: Check) -> str:
     return "ok"
 
 
-@get("/health/live")
+class Liveness(msgspec.Struct, frozen=True):
+    """The process lives."""
+
+    status: str
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether requests should come here, and `ok` or the reason for each part."""
+
+    status: str
+    checks: dict[str, str]
+
+
+_READINESS: Final = answers(Readiness, "Requests should come here.") | answers(
+    Readiness, "Requests should not come here.", status=503
+)
+
+
+@get("/health/live", operation_id="isLive", responses=answers(Liveness, "It answers."))
 async def live() -> Response[bytes]:
     """Say that the process answers."""
-    return json_response({"status": "ok"})
+    return json_response(Liveness("ok"))
 
 
-@get("/health/ready")
+@get("/health/ready", operation_id="isReady", responses=_READINESS)
 async def ready(health: NamedDependency[Health]) -> Response[bytes]:
     """Say whether requests should come here; 503 when not."""
     checks = await run_blocking(health.run)
     is_ready = all(outcome == "ok" for outcome in checks.values())
-    body: dict[str, Any] = {"status": "ok" if is_ready else "degraded", "checks": checks}
+    body = Readiness("ok" if is_ready else "degraded", checks)
     return json_response(body, status=200 if is_ready else 503)
 
 
-@get("/metrics")
+@get("/metrics", operation_id="readMetricsOfServer", responses=streams("Prometheus text.", "text/plain"))
 async def scrape(metrics: NamedDependency[Metrics]) -> Response[bytes]:
     """Return every metric as Prometheus text."""
     text = await run_blocking(metrics.exposition)

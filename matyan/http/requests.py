@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from litestar import Request
+from litestar.exceptions import ClientException, InternalServerException
 
 from matyan.http.faults import BODY_KEY, Fault, RequestFaultError
 from matyan.limits import FRAME_INLINE_BYTES_MAX
@@ -31,12 +32,24 @@ class JsonRequest(Request[Any, Any, Any]):
                 state[BODY_KEY] = decode_body(body)
         return state[BODY_KEY]
 
+    async def body(self) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            RequestEntityTooLarge: it has more bytes than the handler takes.
+            ClientException: the client left before its end.
+        """
+        try:
+            return await super().body()
+        except InternalServerException as error:  # Litestar's word for a client that is gone
+            raise ClientException("the client left before the end of the body") from error
+
 
 def decode_body(body: bytes) -> Any:
     """Decode JSON as Python's own decoder would: with NaN, Infinity and integers of any size.
 
     Raises:
-        RequestFaultError: the body is not JSON, or nested too deeply.
+        RequestFaultError: the body is not JSON, nested too deeply, or has a number of thousands of digits.
     """
     try:
         return msgspec.json.decode(body)
@@ -50,4 +63,6 @@ def decode_body(body: bytes) -> Any:
         position, message = error.start, "the body is not UTF-8"
     except RecursionError:
         position, message = 0, "the body is nested too deeply"
+    except ValueError:
+        position, message = 0, "the body holds a number of too many digits"
     raise RequestFaultError(Fault("json_invalid", ("body", position), "JSON decode error", {}, {"error": message}))

@@ -2,6 +2,9 @@
 
 The iterator is synchronous and runs on the query pool; its bytes are gathered into batches, so that a thousand small
 trees cost a few writes, and none waits longer than LINGER_SECONDS. Streams are not compressed (ADR 0007).
+
+Work begins when the response is sent, not when it is made: from then on the connection is watched, so a client that
+leaves before the first byte ends its search as one that leaves in the middle does.
 """
 
 from __future__ import annotations
@@ -29,44 +32,39 @@ STREAM_TYPE: Final = "application/octet-stream"
 MakeIterator = Callable[[], Iterator[bytes]]
 
 
-async def stream(
+def stream(
     make: MakeIterator,
     *,
     pool: Pool | None = None,
     content_type: str = STREAM_TYPE,
     headers: Mapping[str, str] | None = None,
-) -> Response[Any]:
-    """Run `make()` and its iterator on the query pool; return the response that sends what it yields.
+) -> StreamResponse:
+    """Return the response that runs `make()` and its iterator on the query pool and sends what it yields.
 
-    Returns when the first bytes are there (or the end), so an error before them is an ordinary error answer. After
-    them the only signal left is an aborted body. When the client goes away, or the server stops, the iterator is closed
-    in its own thread at its next yield: a long search without results yields `b""` now and then to notice it.
-
-    Raises:
-        Whatever `make` or the iterator raises before the first byte.
-        UnavailableError: too many searches wait already.
+    An error before the first byte is an ordinary error answer. After it the only signal left is an aborted body. When
+    the client goes away, or the server stops, the iterator is closed in its own thread at its next yield: a long search
+    without results yields `b""` now and then to notice it. One that still waits for a thread is dropped.
     """
-    flow = _Flow(make)
-    (pool or query_pool()).submit(flow.produce)
-    try:
-        await flow.first()
-    except BaseException:
-        flow.stop()
-        raise
-    return StreamResponse(flow, content_type, headers or {})
+    return StreamResponse(make, pool, content_type, headers or {})
 
 
 class StreamResponse(Response[None]):
-    """A response whose body is still being made."""
+    """A response whose body is made while it is sent.
 
-    def __init__(self, flow: _Flow, content_type: str, headers: Mapping[str, str]) -> None:
+    Sending it raises, as long as nothing is sent, whatever `make` or the iterator raises, and UnavailableError when too
+    many searches wait already.
+    """
+
+    def __init__(self, make: MakeIterator, pool: Pool | None, content_type: str, headers: Mapping[str, str]) -> None:
         super().__init__(None, media_type=content_type, headers=headers)
-        self._flow = flow
+        self._make = make
+        self._pool = pool
         self._extra = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
     def to_asgi_response(self, *_: Any, **__: Any) -> ASGIApp:  # type: ignore[override]  # any ASGI app will do
         """Return the ASGI app that sends the body."""
-        return _Sender(self._flow, [(b"content-type", str(self.media_type).encode()), *self._extra])
+        headers = [(b"content-type", str(self.media_type).encode()), *self._extra]
+        return _Sender(self._make, self._pool or query_pool(), headers)
 
 
 class _Flow:
@@ -91,6 +89,8 @@ class _Flow:
         """Drain the iterator into the buffer; close it when told to stop."""
         error: BaseException | None = None
         try:
+            if not self._put(b""):
+                return  # the client left before there was a thread for it
             iterator = self._make()
             with contextlib.closing(iterator) if hasattr(iterator, "close") else contextlib.nullcontext():  # type: ignore[type-var]  # Iterator does not declare the close() that generators have
                 for chunk in iterator:
@@ -170,16 +170,19 @@ class _Flow:
 
 
 class _Sender:
-    """Sends a flow as a chunked body and watches for the client's leaving."""
+    """Sends what an iterator yields as a chunked body and watches for the client's leaving."""
 
-    def __init__(self, flow: _Flow, headers: list[tuple[bytes, bytes]]) -> None:
-        self._flow = flow
+    def __init__(self, make: MakeIterator, pool: Pool, headers: list[tuple[bytes, bytes]]) -> None:
+        self._make = make
+        self._pool = pool
         self._headers = headers
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
         """Send until the end, the client's leaving or the server's stop."""
+        flow = _Flow(self._make)
+        work = self._pool.submit(flow.produce)
         watcher = asyncio.ensure_future(_left(receive))
-        sender = asyncio.ensure_future(self._send(send))
+        sender = asyncio.ensure_future(self._send(flow, send))
         try:
             await asyncio.wait({watcher, sender}, return_when=asyncio.FIRST_COMPLETED)
             if sender.done():
@@ -187,16 +190,18 @@ class _Sender:
             else:
                 logger.debug("client left a stream")
         finally:
-            self._flow.stop()
+            flow.stop()
+            work.cancel()
             for task in (watcher, sender):
                 task.cancel()
             await asyncio.gather(watcher, sender, return_exceptions=True)
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, flow: _Flow, send: Send) -> None:
+        await flow.first()
         await send({"type": "http.response.start", "status": 200, "headers": self._headers})
         more = True
         while more:
-            body, more = await self._flow.batch()
+            body, more = await flow.batch()
             if body or not more:
                 await send({"type": "http.response.body", "body": body, "more_body": more})
 

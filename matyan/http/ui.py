@@ -1,24 +1,21 @@
-"""Serves the web UI of the PyPI package `aim-ui`: page for every path, static files, nothing from outside.
+"""Serves a web UI: its page for every path, its static files, nothing from outside.
 
-What the page would fetch from third parties is taken out when it is rendered, the rest is answered by `ui_shim.js`.
+What the page would fetch from third parties is taken out when it is rendered (`ui_bundles.py`), the rest is answered by
+`ui_shim.js` in the browser.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import re
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from litestar.types import Receive, Scope, Send
 
-from matyan.errors import ConfigurationError
+from matyan.http.ui_bundles import Bundle, render
 from matyan.threads import run_blocking
 
 STATIC: Final = "/static-files/"
-TITLE: Final = "Matyan"
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; object-src 'none'; base-uri 'self'"
@@ -41,12 +38,6 @@ _TYPES: Final[Mapping[str, str]] = {
     ".woff": "font/woff",
     ".woff2": "font/woff2",
 }
-_OUTSIDE_SCRIPT: Final = re.compile(r'<script[^>]*\ssrc="https?://[^"]*"[^>]*></script>')
-_OUTSIDE_LINK: Final = re.compile(r'<link[^>]*\shref="https?://[^"]*"[^>]*/?>')
-_ANALYTICS: Final = re.compile(r"<script>(?:(?!</script>).)*window\.analytics(?:(?!</script>).)*</script>", re.DOTALL)
-_IDLE_PRELOAD: Final = re.compile(r'<link rel="preload" as="script"[^>]*/>')
-"""Made for another credentials mode than the script's use, so browsers load the editor twice and warn about it."""
-_TITLE: Final = re.compile(r"<title>[^<]*</title>")
 
 _ALWAYS: Final = (b"cache-control", b"no-cache")
 _FOR_EVER: Final = (b"cache-control", b"public, max-age=31536000, immutable")
@@ -60,13 +51,12 @@ class _File(NamedTuple):
     etag: bytes
 
 
-class AimUi:
+class WebUi:
     """An ASGI app: `/static-files/...` is a file of the bundle, every other path is the page."""
 
-    def __init__(self, *, base_path: str = "", build: Path | None = None) -> None:
-        build = build or find_build()
-        self._files = _index(build)
-        self._page = render(build, base_path=base_path).encode()
+    def __init__(self, bundle: Bundle, *, base_path: str = "") -> None:
+        self._files = _index(bundle.build)
+        self._page = render(bundle, base_path=base_path).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -82,8 +72,8 @@ class AimUi:
             await _send(send, 200, self._page, _page_headers(), is_head=request["method"] == "HEAD")
 
     async def _static(self, request: Any, headers: Mapping[bytes, bytes], send: Send) -> None:
-        # Only names found at the start are known, so no path can leave the directory.
-        file = self._files.get(request["path"].removeprefix(STATIC))
+        # Only names found at the start are known, so no path can leave the directory. The Matyan UI ends some in a slash.
+        file = self._files.get(request["path"].removeprefix(STATIC).removesuffix("/"))
         if file is None:
             await _send(send, 404, _NOT_FOUND, [(b"content-type", b"application/json")])
             return
@@ -99,29 +89,6 @@ class AimUi:
             answer.append((b"content-encoding", b"gzip"))
         body = await run_blocking(path.read_bytes)
         await _send(send, 200, body, answer, is_head=request["method"] == "HEAD")
-
-
-def find_build() -> Path:
-    """Return the directory of the bundle.
-
-    Raises:
-        ConfigurationError: the package is not installed.
-    """
-    spec = importlib.util.find_spec("aim_ui")
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigurationError("the package aim-ui is not installed; install it or set http.ui to none (--no-ui)")
-    return Path(spec.submodule_search_locations[0]) / "build"
-
-
-def render(build: Path, *, base_path: str) -> str:
-    """Return the page: the template with its base path, without third parties, with our shim and title."""
-    page = (build / "index-template.html").read_text("utf-8")
-    for unwanted in (_OUTSIDE_SCRIPT, _OUTSIDE_LINK, _ANALYTICS, _IDLE_PRELOAD):
-        page = unwanted.sub("", page)
-    page = _TITLE.sub(f"<title>{TITLE}</title>", page)
-    shim = Path(__file__).with_name("ui_shim.js").read_text("utf-8").replace("__VERSION__", version("aim-ui"))
-    page = page.replace('<meta charset="utf-8"/>', f'<meta charset="utf-8"/><script>{shim}</script>', 1)
-    return page.replace("{{ base_path }}", base_path)
 
 
 def _index(build: Path) -> dict[str, _File]:

@@ -11,6 +11,7 @@ from litestar.params import JSONBody
 
 from matyan.http.answers import json_bytes, json_response
 from matyan.http.dialect import Dialect
+from matyan.http.openapi import answers
 from matyan.http.params import flag, texts, timezone_offset
 from matyan.ids import DEFAULT_PROJECT
 from matyan.projects.service import PinnedSequence, ProjectService
@@ -46,19 +47,24 @@ class Pins(msgspec.Struct, frozen=True):
     sequences: list[PinnedSequence]
 
 
-@get("/projects", operation_id="getProject")
+@get("/projects", operation_id="getProject", responses=answers(ProjectInfo, "The project."))
 async def project() -> Response[bytes]:
     """Return the project."""
     return json_response(ProjectInfo(name=DEFAULT_PROJECT, path=DEFAULT_PROJECT))
 
 
-@get("/projects/status", operation_id="getProjectStatus")
+@get("/projects/status", operation_id="getProjectStatus", responses=answers(str, "`up-to-date`."))
 async def status() -> Response[bytes]:
     """Return the state of the index, which is never behind."""
     return json_response("up-to-date")
 
 
-@get("/projects/activity", dependencies={"timezone": timezone_offset()}, operation_id="getActivity")
+@get(
+    "/projects/activity",
+    dependencies={"timezone": timezone_offset()},
+    operation_id="getActivity",
+    responses=answers(ActivityAnswer, "Counts and calendar."),
+)
 async def activity(
     projects: NamedDependency[ProjectService], timezone: NamedDependency[int], dialect: NamedDependency[Dialect]
 ) -> Response[bytes]:
@@ -78,6 +84,7 @@ async def activity(
     "/projects/params",
     dependencies={"sequence": texts("sequence"), "exclude_params": flag("exclude_params", default=False)},
     operation_id="getVocabulary",
+    responses=answers(dict[str, Any], "Params, and kinds with names and contexts."),
 )
 async def params(
     projects: NamedDependency[ProjectService],
@@ -92,13 +99,18 @@ async def params(
     )
 
 
-@get("/projects/pinned-sequences", operation_id="getPinnedSequences")
+@get("/projects/pinned-sequences", operation_id="getPinnedSequences", responses=answers(Pins, "What is pinned."))
 async def pinned(projects: NamedDependency[ProjectService]) -> Response[bytes]:
     """Return the pinned sequences."""
     return json_response(Pins(await run_blocking(projects.pinned)))
 
 
-@post("/projects/pinned-sequences", status_code=200, operation_id="setPinnedSequences")
+@post(
+    "/projects/pinned-sequences",
+    status_code=200,
+    operation_id="setPinnedSequences",
+    responses=answers(Pins, "What is pinned now."),
+)
 async def pin(data: JSONBody[Pins], projects: NamedDependency[ProjectService]) -> Response[bytes]:
     """Replace the pinned sequences."""
     await run_blocking(projects.pin, data.sequences)

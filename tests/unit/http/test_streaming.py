@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from matyan.errors import InvalidArgumentError
+from matyan.errors import InvalidArgumentError, UnavailableError
 from matyan.http.streaming import BATCH_BYTES, BUFFER_BYTES_MAX, stream
 from matyan.threads import Pool
 
@@ -58,7 +58,7 @@ def run(scenario: Callable[[], Any]) -> Any:
 def test_many_small_chunks_make_few_messages(pool: Pool) -> None:
     async def scenario() -> list[bytes]:
         socket = Socket()
-        response = await stream(lambda: (b"%05d" % number for number in range(10_000)), pool=pool)
+        response = stream(lambda: (b"%05d" % number for number in range(10_000)), pool=pool)
         await deliver(response, socket)
         return socket.bodies
 
@@ -70,7 +70,7 @@ def test_many_small_chunks_make_few_messages(pool: Pool) -> None:
 def test_an_empty_iterator_is_an_empty_body(pool: Pool) -> None:
     async def scenario() -> Socket:
         socket = Socket()
-        response = await stream(lambda: iter(()), pool=pool)
+        response = stream(lambda: iter(()), pool=pool)
         await deliver(response, socket)
         return socket
 
@@ -79,13 +79,19 @@ def test_an_empty_iterator_is_an_empty_body(pool: Pool) -> None:
     assert socket.messages[1:] == [{"type": "http.response.body", "body": b"", "more_body": False}]
 
 
-def test_an_error_before_the_first_byte_is_raised_to_the_handler(pool: Pool) -> None:
+def test_an_error_before_the_first_byte_is_raised_with_nothing_sent(pool: Pool) -> None:
     def failing() -> Iterator[bytes]:
         yield b""
         raise InvalidArgumentError("bad")
 
+    sent = Socket()
+
+    async def scenario() -> None:
+        await deliver(stream(failing, pool=pool), sent)
+
     with pytest.raises(InvalidArgumentError):
-        run(lambda: stream(failing, pool=pool))
+        run(scenario)
+    assert sent.messages == []
 
 
 def test_an_error_after_the_first_byte_aborts_the_body(pool: Pool) -> None:
@@ -96,7 +102,7 @@ def test_an_error_after_the_first_byte_aborts_the_body(pool: Pool) -> None:
         raise InvalidArgumentError("bad")
 
     async def scenario() -> None:
-        response = await stream(failing, pool=pool)
+        response = stream(failing, pool=pool)
         await deliver(response, sent)
 
     with pytest.raises(InvalidArgumentError):
@@ -114,7 +120,7 @@ def test_what_is_there_is_sent_though_the_iterator_goes_on_working(pool: Pool) -
 
     async def scenario() -> list[bytes]:
         socket = Socket()
-        response = await stream(slow, pool=pool)
+        response = stream(slow, pool=pool)
         sending = asyncio.ensure_future(deliver(response, socket))
         await socket.has_body.wait()
         before = list(socket.bodies)
@@ -137,7 +143,7 @@ def test_a_slow_client_holds_the_iterator_back(pool: Pool) -> None:
     async def scenario() -> int:
         socket = Socket()
         socket.may_send.clear()
-        response = await stream(eager, pool=pool)
+        response = stream(eager, pool=pool)
         sending = asyncio.ensure_future(deliver(response, socket))
         seen = -1
         while seen != made:  # until it stands still
@@ -167,7 +173,7 @@ def test_a_client_that_leaves_closes_the_iterator_in_its_own_thread(pool: Pool) 
 
     async def scenario() -> bool:
         socket = Socket()
-        response = await stream(endless, pool=pool)
+        response = stream(endless, pool=pool)
         sending = asyncio.ensure_future(deliver(response, socket))
         await socket.has_body.wait()
         socket.left.set()
@@ -176,3 +182,79 @@ def test_a_client_that_leaves_closes_the_iterator_in_its_own_thread(pool: Pool) 
 
     assert run(scenario)
     assert closed_in == opened_in
+
+
+def silent(go_on: threading.Event, closed: threading.Event) -> Iterator[bytes]:
+    """A long search that finds nothing."""
+    try:
+        while not go_on.wait(0.01):
+            yield b""
+    finally:
+        closed.set()
+
+
+def test_a_client_that_leaves_before_the_first_byte_ends_the_search(pool: Pool) -> None:
+    closed = threading.Event()
+    socket = Socket()
+
+    async def scenario() -> bool:
+        response = stream(lambda: silent(threading.Event(), closed), pool=pool)
+        sending = asyncio.ensure_future(deliver(response, socket))
+        await asyncio.sleep(0.05)
+        socket.left.set()
+        await sending
+        return await asyncio.to_thread(closed.wait, 1.0)
+
+    assert run(scenario)
+    assert socket.messages == []
+
+
+def test_a_search_whose_client_left_while_it_waited_for_a_thread_never_begins() -> None:
+    go_on, closed, begun = threading.Event(), threading.Event(), threading.Event()
+
+    def made() -> Iterator[bytes]:
+        begun.set()
+        return iter(())
+
+    async def scenario() -> None:
+        waiting = Socket()
+        first = asyncio.ensure_future(deliver(stream(lambda: silent(go_on, closed), pool=narrow), Socket()))
+        second = asyncio.ensure_future(deliver(stream(made, pool=narrow), waiting))
+        await asyncio.sleep(0.05)
+        waiting.left.set()
+        await second
+        go_on.set()
+        await first
+
+    narrow = Pool("narrow", threads=1)
+    run(scenario)
+
+    assert narrow.close(timeout_seconds=5)
+    assert closed.is_set()
+    assert not begun.is_set()
+
+
+def test_a_response_that_is_never_sent_starts_nothing(pool: Pool) -> None:
+    begun = threading.Event()
+
+    def made() -> Iterator[bytes]:
+        begun.set()
+        return iter(())
+
+    stream(made, pool=pool)
+
+    assert pool.close(timeout_seconds=5)
+    assert not begun.is_set()
+
+
+def test_a_full_pool_is_an_ordinary_error_and_leaves_no_task() -> None:
+    full = Pool("full", threads=1, waiting_max=-1)
+
+    async def scenario() -> set[Any]:
+        before = asyncio.all_tasks()
+        with pytest.raises(UnavailableError):
+            await deliver(stream(lambda: iter(()), pool=full), Socket())
+        return asyncio.all_tasks() - before
+
+    assert run(scenario) == set()
+    assert full.close(timeout_seconds=5)

@@ -1,4 +1,4 @@
-"""The served UI: nothing from outside, static files with their types, pages everywhere else."""
+"""The served web UIs: nothing from outside, static files with their types, pages everywhere else."""
 
 from __future__ import annotations
 
@@ -6,49 +6,59 @@ import asyncio
 import gzip
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from litestar.testing import TestClient
 
+from matyan.errors import ConfigurationError
 from matyan.http.app import make_app
 from matyan.http.edge import EdgeOptions
-from matyan.http.ui import AimUi, find_build, render
+from matyan.http.ui import WebUi
+from matyan.http.ui_bundles import INTERFACES, Bundle, find_bundle, render
+from tests.support.matyan_ui import unpacked_wheel
 
-ADDRESSES_IN_OUR_SHIM = {"https://github.com/aimhubio/aim/releases/tag/v", "https://api.github.com/repos/aimhubio/"}
 NAMESPACES = {"http://www.w3.org/2000/svg"}
 
 
+@pytest.fixture(scope="module", params=INTERFACES)
+def bundle(request: pytest.FixtureRequest) -> Bundle:
+    return find_bundle(request.param, str(unpacked_wheel()) if request.param == "matyan" else "")
+
+
 @pytest.fixture(scope="module")
-def client() -> Iterator[TestClient[Any]]:
-    with TestClient(make_app([], edge=EdgeOptions(page=AimUi()))) as client:
+def client(bundle: Bundle) -> Iterator[TestClient[Any]]:
+    with TestClient(make_app([], edge=EdgeOptions(page=WebUi(bundle)))) as client:
         yield client
 
 
-def test_the_page_names_no_address_outside_but_those_that_the_shim_answers() -> None:
-    page = render(find_build(), base_path="")
+def test_the_page_names_no_address_outside_but_those_that_the_shim_answers(bundle: Bundle) -> None:
+    page = render(bundle, base_path="")
 
+    repository = bundle.interface.repository
+    answered = {f"https://github.com/{repository}/releases/tag/v", f"https://api.github.com/repos/{repository}/"}
     found = {re.sub(r"[\d.]+$", "", url) for url in re.findall(r"https?://[^\"' )]+", page)}
-    assert found == ADDRESSES_IN_OUR_SHIM | NAMESPACES
+    assert found == answered | NAMESPACES
 
 
-def test_the_page_runs_no_analytics_and_is_titled_matyan() -> None:
-    page = render(find_build(), base_path="")
+def test_the_page_runs_no_analytics_and_is_titled_matyan(bundle: Bundle) -> None:
+    page = render(bundle, base_path="")
 
     assert "segment" not in page
     assert page.count("window.analytics") == 1  # ours, which switches it off
     assert "<title>Matyan</title>" in page
 
 
-def test_the_shim_comes_before_every_other_script_of_the_page() -> None:
-    page = render(find_build(), base_path="")
+def test_the_shim_comes_before_every_other_script_of_the_page(bundle: Bundle) -> None:
+    page = render(bundle, base_path="")
 
     assert page.index("window.analytics = false") < page.index("<script>document.write")
     assert page.index("window.analytics = false") < page.index("static/js/main.js")
 
 
-def test_the_base_path_reaches_the_api_path_and_every_asset() -> None:
-    page = render(find_build(), base_path="/foo")
+def test_the_base_path_reaches_the_api_path_and_every_asset(bundle: Bundle) -> None:
+    page = render(bundle, base_path="/foo")
 
     assert 'window.API_BASE_PATH="/foo"' in page
     assert "{{" not in page
@@ -80,8 +90,12 @@ def test_a_file_has_its_content_type(client: TestClient[Any], name: str, content
     assert answer.headers["content-type"] == content_type
 
 
-def test_a_compressed_variant_is_sent_to_those_who_take_it(client: TestClient[Any]) -> None:
-    plain = (find_build() / "static/js/main.js").read_bytes()
+def test_a_slash_at_the_end_of_a_file_is_allowed(client: TestClient[Any]) -> None:
+    assert client.get("/static-files/manifest.json/").json() == client.get("/static-files/manifest.json").json()
+
+
+def test_a_compressed_variant_is_sent_to_those_who_take_it(client: TestClient[Any], bundle: Bundle) -> None:
+    plain = (bundle.build / "static/js/main.js").read_bytes()
     with client.stream("GET", "/static-files/static/js/main.js", headers={"Accept-Encoding": "gzip"}) as answer:
         packed = b"".join(answer.iter_raw())
     other = client.get("/static-files/static/js/main.js", headers={"Accept-Encoding": "identity"})
@@ -96,7 +110,7 @@ TRAVERSALS = ["../__init__.py", "../../secret", "static/../../__init__.py", "/et
 
 
 @pytest.mark.parametrize("name", TRAVERSALS)
-def test_a_path_outside_the_bundle_and_a_missing_file_are_404(name: str) -> None:
+def test_a_path_outside_the_bundle_and_a_missing_file_are_404(name: str, bundle: Bundle) -> None:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -107,7 +121,7 @@ def test_a_path_outside_the_bundle_and_a_missing_file_are_404(name: str) -> None
 
     # Called below any client, which would clean the path.
     scope: Any = {"method": "GET", "path": f"/static-files/{name}", "headers": [], "query_string": b""}
-    asyncio.run(AimUi()(scope, receive, send))
+    asyncio.run(WebUi(bundle)(scope, receive, send))
 
     assert sent[0]["status"] == 404
     assert sent[1]["body"] == b'{"detail":"Not Found"}'
@@ -131,3 +145,34 @@ def test_a_page_takes_only_reads(client: TestClient[Any]) -> None:
 
 def test_the_page_may_connect_to_its_own_origin_only(client: TestClient[Any]) -> None:
     assert "default-src 'self' data: blob:" in client.get("/").headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(("base_path", "address"), [("", 'origin+"",'), ("/foo", 'origin+"/foo",')])
+def test_the_matyan_ui_finds_its_api_where_the_browser_found_the_page(base_path: str, address: str) -> None:
+    page = render(find_bundle("matyan", str(unpacked_wheel())), base_path=base_path)
+
+    assert f"window.API_HOST_BASE=window.location.{address}" in page
+    assert 'window.API_BASE_PATH_SUFFIX="/api/v1",' in page
+    assert 'window.API_AUTH_TOKEN="",' in page
+
+
+def test_the_shim_names_the_release_that_is_served(bundle: Bundle) -> None:
+    page = render(bundle, base_path="")
+
+    assert f'tag_name: "v{bundle.version}"' in page
+    assert f'name: "{bundle.interface.name} {bundle.version}, served by Matyan"' in page
+
+
+@pytest.mark.parametrize("name", INTERFACES)
+def test_a_directory_without_the_wheel_is_refused_with_what_to_do(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        find_bundle(name, str(tmp_path))
+
+    assert error.value.message.startswith(f"http.ui_path is {tmp_path}, which holds no unpacked wheel of {name}-ui; ")
+    assert f"{name}-ui==" in error.value.message
+
+
+def test_a_web_ui_that_is_not_installed_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", [])
+    with pytest.raises(ConfigurationError, match=r"^there is no package matyan-ui; run `pip install .*http\.ui_path"):
+        find_bundle("matyan")
