@@ -72,6 +72,12 @@ def make_parser() -> argparse.ArgumentParser:
     letter_commands = letters.add_subparsers(title="commands", metavar="COMMAND", required=True)
     listing = _command(letter_commands, "list", _dead_letters, "list what was acknowledged but could not be stored")
     _add_common(listing)
+    key_commands = commands.add_parser("keys", help="secrets of the data directory").add_subparsers(
+        title="commands", metavar="COMMAND", required=True
+    )
+    rotate = _command(key_commands, "rotate", _keys_rotate, "make new secrets; what older ones signed stays good")
+    _add_common(rotate)
+    _add_import(commands)
     _command(commands, "version", _version, "print the version")
     for name in ("serve", "frontier", "ingest", "control"):
         _command(commands, name, _not_yet, "run one role apart (not part of this version)")
@@ -83,12 +89,39 @@ def _add_up(commands: Any) -> None:
     up.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     up.add_argument("--port", type=int, help="port of UI and API (default: 53800; the next one serves the same)")
     up.add_argument("--base-path", help="path prefix of everything, such as /tracker")
-    up.add_argument("--no-ui", action="store_true", help="serve no web UI")
+    ui = up.add_mutually_exclusive_group()
+    ui.add_argument("--ui", choices=("aim", "matyan", "none"), help="the web UI to serve (default: aim)")
+    ui.add_argument("--no-ui", action="store_const", const="none", dest="ui", help="serve no web UI")
+    up.add_argument("--ui-path", help="directory of an unpacked wheel of the web UI (default: the installed package)")
     up.add_argument("--read-only", action="store_true", help="refuse edits and deletions of runs and experiments")
     up.add_argument(
         "--insecure-allow-remote", action="store_true", help="listen on another address though there is no login yet"
     )
     _add_common(up)
+
+
+def _add_import(commands: Any) -> None:
+    sources = commands.add_parser("import", help="bring runs from another tracker here").add_subparsers(
+        title="commands", metavar="COMMAND", required=True
+    )
+    aim = _command(sources, "aim", _import_aim, "bring the runs of an Aim repository here, and compare them")
+    aim.add_argument("path", type=Path, help="the directory that holds .aim; nothing is written to it")
+    aim.add_argument(
+        "--experiment", action="append", default=[], help="only runs of this experiment (may be given several times)"
+    )
+    aim.add_argument("--since", type=_date, help="only runs created then or later: 2025-01-31, or with a time; UTC")
+    _add_common(aim)
+
+
+def _date(text: str) -> float:
+    """Return seconds since 1970 of an ISO 8601 date or moment, in UTC unless it has a zone."""
+    from datetime import UTC, datetime  # noqa: PLC0415 - see the module's docstring
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date; write it as 2025-01-31 or 2025-01-31T18:00") from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +143,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         "http.host": getattr(options, "host", None),
         "http.port": getattr(options, "port", None),
         "http.base_path": getattr(options, "base_path", None),
-        "http.ui": "none" if getattr(options, "no_ui", False) else None,
+        "http.ui": getattr(options, "ui", None),
+        "http.ui_path": getattr(options, "ui_path", None),
         "http.read_only": getattr(options, "read_only", False) or None,
         "http.allow_remote": getattr(options, "insecure_allow_remote", False) or None,
     }
@@ -170,6 +204,16 @@ def _compact(options: argparse.Namespace) -> int:
     return 0
 
 
+def _import_aim(options: argparse.Namespace) -> int:
+    from matyan.roles.local import import_aim  # noqa: PLC0415 - see the module's docstring
+    from matyan.transfer.aim_import import Selection  # noqa: PLC0415 - see the module's docstring
+
+    selection = Selection(tuple(options.experiment), options.since)
+    report = import_aim(_settings(options), options.path, selection, sys.stderr)
+    _say("\n".join(report.lines()))
+    return EXIT_FAILED if report.problems else 0
+
+
 def _dead_letters(options: argparse.Namespace) -> int:
     from matyan.roles.local import read_dead_letters  # noqa: PLC0415 - see the module's docstring
 
@@ -179,6 +223,14 @@ def _dead_letters(options: argparse.Namespace) -> int:
         _say(f"{place}  run {letter.project}/{letter.run_id}  {letter.reason}")
     if not letters:
         _say("no dead letters")
+    return 0
+
+
+def _keys_rotate(options: argparse.Namespace) -> int:
+    from matyan.roles.home import rotate_keys  # noqa: PLC0415 - see the module's docstring
+
+    names = rotate_keys(_settings(options).home)
+    _say(f"new secrets: {', '.join(names)}; a server uses them from its next start")
     return 0
 
 

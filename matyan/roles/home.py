@@ -6,13 +6,15 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from matyan.errors import ConfigurationError
 
-SECRET_BYTES: Final = 32
+KEY_BYTES: Final = 32
+KEYS_KEPT: Final = 3
+"""After so many rotations what an old key made is good for nothing."""
 _PRIVATE_DIRECTORY: Final = 0o700
 _PRIVATE_FILE: Final = 0o600
 
@@ -47,8 +49,33 @@ def locked_home(home: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def secret(home: Path, name: str) -> bytes:
-    """Return the secret `name` of this data directory, made at first use, readable by its owner only.
+@contextlib.contextmanager
+def writing_home(home: Path, *, alone: bool = False) -> Iterator[None]:
+    """Say that this process writes to the store of a data directory, beside a server or without one.
+
+    Any number may; what replaces the store's files does so `alone`.
+
+    Raises:
+        ConfigurationError: others write, or replace the files, now; or the directory cannot be written.
+    """
+    try:
+        home.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        descriptor = os.open(home / "writers", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
+    except OSError as error:
+        raise ConfigurationError(f"cannot use the data directory {home}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            other = "an import writes to it" if alone else "`matyan compact` rewrites it"
+            raise ConfigurationError(f"the store in {home} cannot be used now: {other}; wait for its end") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def keys(home: Path, name: str) -> Sequence[bytes]:
+    """Return the keys `name` of this data directory, the newest first; one is made at first use.
 
     Raises:
         ConfigurationError: the file is not what we wrote, or cannot be read or written.
@@ -57,16 +84,36 @@ def secret(home: Path, name: str) -> bytes:
     try:
         path.parent.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
         if not path.exists():
-            _write_private(path, secrets.token_bytes(SECRET_BYTES))
-        value = path.read_bytes()
+            _write_private(path, secrets.token_bytes(KEY_BYTES))
+        found = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"cannot use the secret {path}: {error.strerror}") from error
-    if len(value) != SECRET_BYTES:
+    if not found or len(found) % KEY_BYTES:
         raise ConfigurationError(
-            f"{path} has {len(value)} bytes, not {SECRET_BYTES}: restore it, or delete it to get a new one "
+            f"{path} has {len(found)} bytes, not {KEY_BYTES} a key: restore it, or delete it to get a new one "
             "(links handed out before then stop working)"
         )
-    return value
+    return [found[begin : begin + KEY_BYTES] for begin in range(0, len(found), KEY_BYTES)]
+
+
+def rotate_keys(home: Path) -> Sequence[str]:
+    """Put a new key in front of every secret of this data directory; return their names.
+
+    A server uses it from its next start. What older keys made stays good as long as they are kept.
+
+    Raises:
+        ConfigurationError: a file is not what we wrote, or cannot be read or written.
+    """
+    names = sorted(path.name for path in (home / "secrets").glob("[!.]*"))
+    if not names:
+        raise ConfigurationError(f"{home} holds no secrets yet: `matyan up` makes them")
+    for name in names:
+        known = keys(home, name)
+        try:
+            _write_private(home / "secrets" / name, b"".join([secrets.token_bytes(KEY_BYTES), *known[: KEYS_KEPT - 1]]))
+        except OSError as error:
+            raise ConfigurationError(f"cannot write the secret {name}: {error.strerror}") from error
+    return names
 
 
 def _write_private(path: Path, value: bytes) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TextIO, runtime_checkable
 
 from matyan import threads
 from matyan.clock import SystemClock
@@ -13,13 +14,14 @@ from matyan.engines.disk import Disk
 from matyan.errors import ConfigurationError
 from matyan.ids import DEFAULT_PROJECT
 from matyan.observe import logs
-from matyan.roles.home import locked_home
+from matyan.roles.home import keys, locked_home, writing_home
 from matyan.roles.parts import Context, builds, make_context
 from matyan.roles.runner import run
 from matyan.settings import Settings
 
 if TYPE_CHECKING:
     from matyan.store.deadletters import DeadLetter
+    from matyan.transfer.aim_import import Report, Selection
 
 
 def run_local(settings: Settings, *, announce: Callable[[str], None]) -> None:
@@ -67,7 +69,7 @@ def compact_store(settings: Settings) -> tuple[int, int]:
     from matyan.engines.open import open_kv  # noqa: PLC0415 - brings the storage library
     from matyan.maintenance.settle import settle_quiet_runs  # noqa: PLC0415 - likewise
 
-    with locked_home(settings.home):
+    with locked_home(settings.home), writing_home(settings.home, alone=True):
         kv = open_kv(settings.kv_uri)
         settle_quiet_runs(kv, DEFAULT_PROJECT, SystemClock(), all_runs=True)
         if not isinstance(kv, Compactable):
@@ -86,6 +88,27 @@ def read_dead_letters(settings: Settings) -> list[DeadLetter]:
         return kv.read(deadletters.read)
     finally:
         kv.close()
+
+
+def import_aim(settings: Settings, path: Path, selection: Selection, out: TextIO) -> Report:
+    """Import the runs of an Aim repository; the server may run meanwhile. Progress goes to `out`.
+
+    Raises:
+        ConfigurationError: no repository, no such experiment, no library to read it, or the store cannot be opened.
+    """
+    from matyan.engines.open import open_blobs, open_kv  # noqa: PLC0415 - brings the storage library
+    from matyan.transfer.aim_import import AimImport  # noqa: PLC0415 - likewise
+    from matyan.transfer.aim_source import AimRepository  # noqa: PLC0415 - likewise
+    from matyan.transfer.reporting import ProgressLine  # noqa: PLC0415 - likewise
+
+    repository = AimRepository(path)
+    with writing_home(settings.home), contextlib.ExitStack() as stack:
+        kv = open_kv(settings.kv_uri)
+        stack.callback(kv.close)
+        blobs = open_blobs(settings.blob_uri, keys=keys(settings.home, "uploads"))
+        stack.callback(blobs.close)
+        work = AimImport(kv=kv, blobs=blobs, repository=repository, progress=ProgressLine(out))
+        return work.run(selection)
 
 
 def _rewrite(kv: Compactable, path: Path, reopen: Callable[[], object]) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from matyan.http.health import Health
 from matyan.http.origins import OriginPolicy
 from matyan.ids import Project, RunId, log_key
 from matyan.observe.metrics import Metrics, add_process_metrics
-from matyan.roles.home import secret
+from matyan.roles.home import keys
 from matyan.roles.runner import Build, Built
 from matyan.roles.table import Part, start_order
 from matyan.settings import LOOPBACK_HOSTS, Settings
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp
 
     from matyan.http.server import HttpServer
+    from matyan.runs.changes import RunChanges
+    from matyan.runs.graves import Graves
     from matyan.runs.model import EditMark
 
 DATA_TOPIC: Final = "data-ingestion"
@@ -36,6 +38,8 @@ INGEST_GROUP: Final = "ingest"
 TRIM_SECONDS: Final = 5.0
 SETTLE_SECONDS: Final = 10.0
 TEND_SECONDS: Final = 60.0
+FREE_SECONDS: Final = 1.0
+"""How soon after a deletion its bytes are freed, and how long that may hold up the other jobs."""
 
 
 class Context(msgspec.Struct, kw_only=True):
@@ -54,6 +58,7 @@ class Context(msgspec.Struct, kw_only=True):
     services: dict[str, object] = msgspec.field(default_factory=dict)
     drains: list[Callable[[], Awaitable[None]]] = msgspec.field(default_factory=list)
     backlog: Any = None
+    graves: Any = None
     http: HttpServer | None = None
 
 
@@ -99,7 +104,7 @@ def build_blob(context: Context) -> Built:
     """Open the object store."""
     from matyan.engines.open import open_blobs  # noqa: PLC0415 - see the module's docstring
 
-    context.blobs = open_blobs(context.settings.blob_uri, secret=secret(context.settings.home, "uploads"))
+    context.blobs = open_blobs(context.settings.blob_uri, keys=keys(context.settings.home, "uploads"))
     context.health.add("blob", lambda: _nothing(context.blobs.info("health")))
     return Built(close=context.blobs.close)
 
@@ -118,34 +123,48 @@ def build_rest(context: Context) -> Built:
     from matyan.blobs import routes as blob_routes  # noqa: PLC0415 - see the module's docstring
     from matyan.entities import routes as entity_routes  # noqa: PLC0415
     from matyan.entities.boards import BoardService  # noqa: PLC0415
+    from matyan.entities.deletion import EntityDeletions  # noqa: PLC0415
     from matyan.entities.service import ExperimentService, TagService  # noqa: PLC0415
     from matyan.projects import routes as project_routes  # noqa: PLC0415
     from matyan.projects.service import ProjectService  # noqa: PLC0415
+    from matyan.query import object_routes as object_search_routes  # noqa: PLC0415
     from matyan.query import routes as query_routes  # noqa: PLC0415
+    from matyan.query.objects import ObjectSearchService  # noqa: PLC0415
     from matyan.query.service import SearchService  # noqa: PLC0415
     from matyan.runs import repository as runs  # noqa: PLC0415
     from matyan.runs import routes as run_routes  # noqa: PLC0415
     from matyan.runs.logs import RunLogs  # noqa: PLC0415
     from matyan.runs.service import RunService  # noqa: PLC0415
+    from matyan.sequences import object_routes  # noqa: PLC0415
     from matyan.sequences import routes as sequence_routes  # noqa: PLC0415
+    from matyan.sequences.objects import ObjectReader, ObjectReads  # noqa: PLC0415
     from matyan.sequences.service import MetricReads  # noqa: PLC0415
 
     kv, clock = context.kv, context.clock
     blobs = _blob_service(context)
+    run_changes = _run_changes(context)
+    entity_deletions = EntityDeletions(kv=kv, run_changes=run_changes)
+    objects = ObjectReader(kv=kv, engine=context.blobs, blobs=blobs)
     context.services |= {
-        "experiments": ExperimentService(kv=kv, clock=clock),
-        "tags": TagService(kv=kv, clock=clock),
+        "experiments": ExperimentService(kv=kv, deletions=entity_deletions, clock=clock),
+        "tags": TagService(kv=kv, deletions=entity_deletions, clock=clock),
         "boards": BoardService(kv=kv, clock=clock),
         "projects": ProjectService(kv=kv),
         "search": SearchService(
             kv=kv, clock=clock, metrics=context.metrics, seconds_max=context.settings.query.seconds
         ),
-        "runs": RunService(kv=kv, blobs=blobs, clock=clock, mark_of=_mark_of(context.log)),
+        "object_search": ObjectSearchService(
+            reader=objects, kv=kv, clock=clock, metrics=context.metrics, seconds_max=context.settings.query.seconds
+        ),
+        "runs": RunService(kv=kv, blobs=blobs, clock=clock),
+        "run_changes": run_changes,
         "run_logs": RunLogs(kv=kv, blobs=context.blobs),
         "metric_reads": MetricReads(kv=kv, numbers_of=runs.get_numbers),
+        "object_reads": ObjectReads(kv=kv, reader=objects, numbers_of=runs.get_numbers),
     }
     for module in (entity_routes, project_routes, query_routes, run_routes, sequence_routes):
         context.routes += module.ROUTES
+    context.routes += [*object_search_routes.ROUTES, *object_routes.ROUTES]
     context.routes += blob_routes.READ_ROUTES
     return Built()
 
@@ -194,13 +213,27 @@ def build_ingest(context: Context) -> Built:
 
 def build_sweep(context: Context) -> Built:
     """Make the periodic jobs."""
-    from matyan.ids import DEFAULT_PROJECT  # noqa: PLC0415 - see the module's docstring
+    from matyan.entities.deletion import EntityDeletions  # noqa: PLC0415 - see the module's docstring
+    from matyan.ids import DEFAULT_PROJECT  # noqa: PLC0415
+    from matyan.maintenance.deletion import Deletions  # noqa: PLC0415
     from matyan.maintenance.retention import trim_applied  # noqa: PLC0415
     from matyan.maintenance.settle import settle_quiet_runs  # noqa: PLC0415
     from matyan.workers.periodic import Job, PeriodicService  # noqa: PLC0415
 
     kv, log, clock = context.kv, context.log, context.clock
+    deletions = Deletions(kv=kv, graves=_graves(context), clock=clock)
+    entity_deletions = EntityDeletions(kv=kv, run_changes=_run_changes(context))
     jobs = [
+        Job(
+            name="free-deleted",
+            every_seconds=FREE_SECONDS,
+            run=lambda: deletions.free_due(DEFAULT_PROJECT, seconds_max=FREE_SECONDS),
+        ),
+        Job(
+            name="detach-deleted",
+            every_seconds=FREE_SECONDS,
+            run=lambda: entity_deletions.finish_all(seconds_max=FREE_SECONDS),
+        ),
         Job(name="trim-log", every_seconds=TRIM_SECONDS, run=lambda: trim_applied(kv, log, DATA_TOPIC)),
         Job(name="tend-store", every_seconds=TEND_SECONDS, run=kv.tend),
         Job(
@@ -275,7 +308,8 @@ def _observe_ingest(context: Context) -> Callable[[TopicPartition, Sequence[LogR
     def observe(partition: TopicPartition, records: Sequence[LogRecord], outcome: Any) -> None:
         metrics.ingest_records.labels("applied").inc(outcome.records)
         metrics.ingest_records.labels("repeated").inc(len(records) - outcome.records)
-        metrics.ingest_items.labels("applied").inc(outcome.commands - outcome.dead_letters)
+        metrics.ingest_items.labels("applied").inc(outcome.commands - outcome.dead_letters - outcome.dropped_deleted)
+        metrics.ingest_items.labels("dropped_deleted").inc(outcome.dropped_deleted)
         metrics.ingest_items.labels("dead").inc(outcome.dead_letters)
         if outcome.records:
             metrics.ingest_visibility_seconds.observe(max(0.0, clock.now_seconds() - outcome.received_ms_min / 1000))
@@ -297,13 +331,29 @@ def _mark_of(log: LogEngine) -> Callable[[Project, RunId], EditMark]:
     return mark
 
 
+def _graves(context: Context) -> Graves:
+    """Return what frees the files of deleted runs; one for all, see `Graves`."""
+    from matyan.runs.graves import Graves  # noqa: PLC0415 - see the module's docstring
+
+    graves: Graves = context.graves or Graves(kv=context.kv, blobs=context.blobs)
+    context.graves = graves
+    return graves
+
+
+def _run_changes(context: Context) -> RunChanges:
+    """Return what changes and deletes runs, for the routes and for the jobs that end what they began."""
+    from matyan.runs.changes import RunChanges  # noqa: PLC0415 - see the module's docstring
+
+    return RunChanges(kv=context.kv, graves=_graves(context), mark_of=_mark_of(context.log), clock=context.clock)
+
+
 def _blob_service(context: Context) -> Any:
     """Return the service of blobs, which both the REST routes and the upload routes use."""
     if "blobs" not in context.services:
         from matyan.blobs.service import BlobService  # noqa: PLC0415 - see the module's docstring
         from matyan.blobs.uris import BlobUris  # noqa: PLC0415
 
-        uris = BlobUris([secret(context.settings.home, "blob-uris")], clock=context.clock)
+        uris = BlobUris(keys(context.settings.home, "blob-uris"), clock=context.clock)
         context.services["blobs"] = BlobService(
             blobs=context.blobs, uris=uris, base_path=context.settings.http.base_path
         )
@@ -313,6 +363,7 @@ def _blob_service(context: Context) -> Any:
 def _page(settings: Settings) -> ASGIApp | None:
     if settings.http.ui == "none":
         return None
-    from matyan.http.ui import AimUi  # noqa: PLC0415 - see the module's docstring
+    from matyan.http.ui import WebUi  # noqa: PLC0415 - see the module's docstring
+    from matyan.http.ui_bundles import find_bundle  # noqa: PLC0415
 
-    return AimUi(base_path=settings.http.base_path)
+    return WebUi(find_bundle(settings.http.ui, settings.http.ui_path), base_path=settings.http.base_path)

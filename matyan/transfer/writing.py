@@ -1,0 +1,172 @@
+"""The bulk writer: data of a run straight into the store, in transactions of bounded size.
+
+What arrives whole needs no log: the source is the record from which an interrupted import goes on. So points are
+compressed once, and nothing waits for the disk before the end (ADR 0012).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from matyan.blobs.service import blob_key
+from matyan.engines.blob.protocol import BlobEngine
+from matyan.engines.kv.protocol import KvEngine, KvTransaction
+from matyan.errors import MatyanError
+from matyan.ids import Project, RunId, RunNumber
+from matyan.limits import CHUNK_POINTS_MAX, INLINE_BYTES_MAX
+from matyan.runs import repository as runs
+from matyan.sequences import chunks, items, terminal
+from matyan.sequences import repository as sequences
+from matyan.sequences.model import Bucket, Columns, Item, Points, SequenceKey, Summary
+from matyan.sequences.repository import SequenceRef, Whole
+from matyan.store import keyspace
+
+Change = Callable[[KvTransaction], None]
+BATCH_BYTES: Final = 1_000_000
+"""About what one transaction holds, as for workers."""
+_KEY_BYTES: Final = 100
+_MILLISECONDS: Final = struct.Struct("<Q")
+
+
+class RunGoneError(MatyanError):
+    """The run was deleted while it was being written."""
+
+    code = "conflict"
+
+
+class RunWriter:
+    """Writes to one run. Changes are applied in order, many in one transaction; `flush` applies what is left."""
+
+    def __init__(self, *, kv: KvEngine, blobs: BlobEngine, project: Project, run_id: RunId, number: RunNumber) -> None:
+        self._kv = kv
+        self._blobs = blobs
+        self._project = project
+        self._run_id = run_id
+        self._number = number
+        self._changes: list[Change] = []
+        self._bytes = 0
+
+    def add(self, change: Change, size_bytes: int) -> None:
+        """Apply `change` after those before it; it may run more than once.
+
+        Raises:
+            RunGoneError: the run is not there any more; nothing more is written.
+        """
+        if self._bytes + size_bytes > BATCH_BYTES:
+            self.flush()
+        self._changes.append(change)
+        self._bytes += size_bytes
+
+    def flush(self) -> None:
+        """Apply every change that waits; it survives the end of the process, and of the machine when the store synced.
+
+        Raises:
+            RunGoneError: as for `add`.
+        """
+        changes, self._changes, self._bytes = self._changes, [], 0
+        if changes:
+            self._kv.write(partial(self._apply, changes), durable=False)
+
+    def _apply(self, changes: Iterable[Change], tx: KvTransaction) -> None:
+        # A deletion frees what it finds: nothing may be written behind its back.
+        if runs.get_number(tx, self._project, self._run_id) != self._number:
+            raise RunGoneError(f"the run {self._run_id} was deleted here meanwhile")
+        for change in changes:
+            change(tx)
+
+    # ---- metrics
+
+    def put_metric(self, whole: Whole) -> None:
+        """Store a metric that was not there; readers see it when all of it is stored."""
+        ref = SequenceRef(self._number, whole.summary.key)
+        for number, block in whole.blocks:
+            self.add(partial(_put_block, self._project, ref, number, block), len(block) + _KEY_BYTES)
+        self.put_summary(whole.summary)
+
+    def append_points(self, key: SequenceKey, columns: Columns, *, dtype: str) -> None:
+        """Add points to a metric that is there; of a step that it has already these are true."""
+        ref = SequenceRef(self._number, key)
+        for part in chunks.cut(columns, CHUNK_POINTS_MAX):
+            # A full chunk, the preview and the small chunks that are merged with it: twice the points at most.
+            self.add(partial(_append, self._project, ref, part, dtype), 4 * sum(column.nbytes for column in part))
+
+    # ---- objects
+
+    def put_item(self, key: SequenceKey, step: int, item: Item) -> None:
+        """Store one step of a sequence of objects, a line or a record; a large one goes to the object store."""
+        stored, encoded = stored_item(self._project, self._run_id, item)
+        if stored.blob_key is not None:
+            self.put_blob(stored.blob_key, encoded, "application/x-matyan-item")
+            encoded = items.encode(stored)
+        self.add(lambda tx: items.put(tx, self._project, self._number, key, step, encoded), len(encoded) + _KEY_BYTES)
+
+    def put_summary(self, summary: Summary) -> None:
+        """Store the record of a sequence."""
+        size = len(summary.name) + len(summary.context) + 2 * _KEY_BYTES
+        self.add(lambda tx: sequences.put_summary(tx, self._project, self._number, summary), size)
+        if summary.bucket == Bucket.LOGS:
+            self.add(lambda tx: _continue_lines(tx, self._project, self._number, summary.last_step + 1), _KEY_BYTES)
+
+    def put_blob(self, key: str, content: bytes, content_type: str) -> None:
+        """Store bytes of the run in the object store, at once."""
+        self._blobs.put(key, [content], content_type=content_type)
+
+
+def stored_item(project: Project, run_id: RunId, item: Item) -> tuple[Item, bytes]:
+    """Return the form in which an item is stored, and the whole item encoded; a large one only names its blob."""
+    encoded = items.encode(item)
+    if len(encoded) <= INLINE_BYTES_MAX:
+        return item, encoded
+    path = f"items/{hashlib.blake2b(encoded, digest_size=20).hexdigest()}"
+    return Item(None, item.epoch, item.time_ms, item.single, blob_key(project, run_id, path)), encoded
+
+
+def count_item(known: Summary | None, key: SequenceKey, step: int, item: Item, *, dtype: str, objects: int) -> Summary:
+    """Return the record of a sequence after one more step, which it did not have."""
+    if known is None:
+        known = Summary(
+            bucket=int(key.bucket),
+            name=key.name,
+            context=key.context,
+            dtype=dtype,
+            first_step=step,
+            last_step=step,
+            step_min=step,
+            time_first_ms=item.time_ms,
+            time_last_ms=item.time_ms,
+        )
+    known.count += 1
+    known.last_step = max(known.last_step, step)
+    known.step_min = min(known.step_min, step)
+    known.time_first_ms = min(known.time_first_ms, item.time_ms)
+    known.time_last_ms = max(known.time_last_ms, item.time_ms)
+    known.record_length_max = max(known.record_length_max, objects)
+    if dtype.startswith("list("):
+        known.dtype = dtype
+    return known
+
+
+def _put_block(project: Project, ref: SequenceRef, number: int, block: bytes, tx: KvTransaction) -> None:
+    sequences.put_block(tx, project, ref, number, block)
+
+
+def _append(project: Project, ref: SequenceRef, columns: Columns, dtype: str, tx: KvTransaction) -> None:
+    (opened,) = sequences.open_many(tx, project, [ref])
+    epochs = None if bool(np.isnan(columns.epochs).all()) else columns.epochs.tolist()
+    points = Points(columns.steps.tolist(), columns.values.tolist(), epochs, columns.times.tolist())
+    sequences.append(tx, project, ref, opened, points, dtype=dtype)
+    # As behind ingestion, the periodic job stores the sequence compactly when it has fallen quiet.
+    tx.put(keyspace.unsettled_run(project, ref.number), _MILLISECONDS.pack(max(0, int(columns.times.max()))))
+
+
+def _continue_lines(tx: KvTransaction, project: Project, number: RunNumber, line_next: int) -> None:
+    """Let what the run may still print here follow the lines imported."""
+    state = terminal.get(tx, project, number)
+    state.line_next = max(state.line_next, line_next)
+    terminal.put(tx, project, number, state)
