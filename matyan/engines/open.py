@@ -9,7 +9,7 @@ PATH is taken as it stands, relative to the working directory unless it begins w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -47,13 +47,13 @@ def open_log(uri: str, *, partitions: Mapping[str, int] | int, clock: Clock | No
     return open_embedded_log(_path(uri, "file+log", what="log"), partitions=partitions, clock=clock)
 
 
-def open_blobs(uri: str, *, secret: bytes, clock: Clock | None = None) -> BlobEngine:
-    """Open the blob store that a URI names; `secret` signs upload URLs.
+def open_blobs(uri: str, *, keys: Sequence[bytes], clock: Clock | None = None) -> BlobEngine:
+    """Open the blob store that a URI names; `keys` sign upload URLs, the first makes new ones.
 
     Raises:
         ConfigurationError: no engine of that name, or no path. And what the engine raises when it opens.
     """
-    return open_filesystem_blobs(_path(uri, "file", what="blob store"), secret=secret, clock=clock)
+    return open_filesystem_blobs(_path(uri, "file", what="blob store"), keys=keys, clock=clock)
 
 
 def _path(uri: str, scheme: str, *, what: str) -> Path:

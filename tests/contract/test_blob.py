@@ -41,7 +41,7 @@ ODD_KEYS = [
 
 @pytest.fixture(params=["filesystem"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobEngine]:
-    blobs = open_filesystem_blobs(tmp_path / "blobs", secret=bytes(range(32)), clock=CLOCK)
+    blobs = open_filesystem_blobs(tmp_path / "blobs", keys=[bytes(range(32))], clock=CLOCK)
     yield blobs
     blobs.close()
 

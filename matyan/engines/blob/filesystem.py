@@ -25,21 +25,22 @@ _MOVE_ATTEMPTS: Final = 100
 
 
 def open_filesystem_blobs(
-    path: Path, *, secret: bytes, clock: Clock | None = None, disk: Disk | None = None
+    path: Path, *, keys: Sequence[bytes], clock: Clock | None = None, disk: Disk | None = None
 ) -> FilesystemBlobs:
     """Open the store in a directory, creating it when there is none. Several processes may share it.
 
     Args:
         path: holds `objects/` and `tmp/`, so both lie on one file system.
-        secret: signs upload URLs; at least 16 random bytes, the same in every process that shares the store.
+        keys: sign upload URLs, the first makes new ones; at least 16 random bytes each, the same in every process
+            that shares the store.
         clock: for expiry and times of modification.
         disk: for tests that make it fail.
 
     Raises:
-        ConfigurationError: the secret is too short.
+        ConfigurationError: there is no key, or one is too short.
         UnavailableError: the disk is full or fails.
     """
-    return FilesystemBlobs(path, UploadTokens(secret, clock or SystemClock()), clock or SystemClock(), disk or Disk())
+    return FilesystemBlobs(path, UploadTokens(keys, clock or SystemClock()), clock or SystemClock(), disk or Disk())
 
 
 class FilesystemBlobs:

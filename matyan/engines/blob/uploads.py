@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
-from cryptography.fernet import Fernet, InvalidToken
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -40,16 +41,15 @@ class LocalUploads(Protocol):
 
 
 class UploadTokens:
-    """Makes and checks tokens. They are encrypted, so a URL in a proxy's log names no run, and safe in a path."""
+    """Makes and checks tokens. They are encrypted, so a URL in a proxy's log names no run, and safe in a path.
 
-    def __init__(self, secret: bytes, clock: Clock) -> None:
-        if len(secret) < SECRET_BYTES_MIN:
-            raise ConfigurationError(
-                f"the blob secret has {len(secret)} bytes, it needs {SECRET_BYTES_MIN} random ones"
-            )
-        # Derived for this purpose alone: no token made elsewhere from the same secret can pass for an upload.
-        derived = HKDF(SHA256(), 32, salt=None, info=_PURPOSE).derive(secret)
-        self._fernet = Fernet(base64.urlsafe_b64encode(derived))
+    The first key seals, all open: a new one is put in front, and the old one goes when its last tokens have expired.
+    """
+
+    def __init__(self, keys: Sequence[bytes], clock: Clock) -> None:
+        if not keys or min(map(len, keys)) < SECRET_BYTES_MIN:
+            raise ConfigurationError(f"upload URLs need a secret of at least {SECRET_BYTES_MIN} random bytes")
+        self._fernet = MultiFernet([_cipher(key) for key in keys])
         self._clock = clock
 
     def seal(self, key: bytes, content_type: str, expires_seconds: int) -> str:
@@ -77,3 +77,9 @@ class UploadTokens:
         if self._clock.now_seconds() >= expires_at:
             raise InvalidArgumentError("the upload URL has expired; ask for a new one")
         return AllowedUpload(key.decode("utf-8", _TEXT_ERRORS), content_type.decode("utf-8", _TEXT_ERRORS))
+
+
+def _cipher(key: bytes) -> Fernet:
+    """Derive a cipher for this purpose alone: no token made elsewhere from the same key can pass for an upload."""
+    derived = HKDF(SHA256(), 32, salt=None, info=_PURPOSE).derive(key)
+    return Fernet(base64.urlsafe_b64encode(derived))

@@ -13,7 +13,7 @@ from matyan.errors import ConfigurationError
 def test_each_scheme_opens_its_engine(tmp_path: Path) -> None:
     kv = open_kv(f"lmdb://{tmp_path}/kv")
     log = open_log(f"file+log://{tmp_path}/log", partitions=2)
-    blobs = open_blobs(f"file://{tmp_path}/a b%20?c", secret=b"s" * 16)
+    blobs = open_blobs(f"file://{tmp_path}/a b%20?c", keys=[b"s" * 16])
     for engine in (kv, log, blobs):
         engine.close()
 
@@ -46,5 +46,5 @@ def test_what_is_not_there_yet_is_named_without_its_password() -> None:
     with pytest.raises(ConfigurationError, match=r"kafka:// cannot be opened: the Kafka engine .* file\+log://PATH"):
         open_log("kafka://host:9092", partitions=1)
     with pytest.raises(ConfigurationError, match=r"s3:// cannot be opened: the S3 engine .* file://PATH") as caught:
-        open_blobs("s3://user:password@bucket", secret=b"s" * 16)
+        open_blobs("s3://user:password@bucket", keys=[b"s" * 16])
     assert "password" not in str(caught.value)

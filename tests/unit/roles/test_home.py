@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from matyan.errors import ConfigurationError
-from matyan.roles.home import SECRET_BYTES, locked_home, secret
+from matyan.blobs.uris import BlobUris
+from matyan.errors import ConfigurationError, InvalidArgumentError
+from matyan.roles.home import KEY_BYTES, KEYS_KEPT, keys, locked_home, rotate_keys, writing_home
 
 
 def test_a_second_user_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
@@ -47,19 +48,54 @@ def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_a_secret_is_made_once_and_is_the_owners_alone(tmp_path: Path) -> None:
-    first = secret(tmp_path, "uploads")
+def test_a_key_is_made_once_and_is_the_owners_alone(tmp_path: Path) -> None:
+    (first,) = keys(tmp_path, "uploads")
 
-    assert len(first) == SECRET_BYTES
-    assert secret(tmp_path, "uploads") == first
-    assert secret(tmp_path, "blob-uris") != first
+    assert len(first) == KEY_BYTES
+    assert keys(tmp_path, "uploads") == [first]
+    assert keys(tmp_path, "blob-uris") != [first]
     assert (tmp_path / "secrets" / "uploads").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_damaged_secret_is_refused_not_replaced(tmp_path: Path) -> None:
-    secret(tmp_path, "uploads")
+def test_a_damaged_key_is_refused_not_replaced(tmp_path: Path) -> None:
+    keys(tmp_path, "uploads")
     (tmp_path / "secrets" / "uploads").write_bytes(b"short")
 
-    with pytest.raises(ConfigurationError, match="has 5 bytes, not 32"):
-        secret(tmp_path, "uploads")
+    with pytest.raises(ConfigurationError, match="has 5 bytes, not 32 a key"):
+        keys(tmp_path, "uploads")
+
+
+def test_what_an_older_key_made_is_good_until_that_key_goes(tmp_path: Path) -> None:
+    uri = BlobUris(keys(tmp_path, "blob-uris")).seal("default", "run", "a.png")
+    opened = []
+    for _ in range(KEYS_KEPT):
+        rotate_keys(tmp_path)
+        try:
+            opened.append(BlobUris(keys(tmp_path, "blob-uris")).open(uri).path)
+        except InvalidArgumentError:
+            opened.append("refused")
+
+    assert opened == ["a.png", "a.png", "refused"]
+    assert (tmp_path / "secrets" / "blob-uris").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_home_without_secrets_has_nothing_to_rotate(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="holds no secrets yet"):
+        rotate_keys(tmp_path)
+
+
+def test_any_number_may_write_to_a_store_but_nobody_while_its_files_are_replaced(tmp_path: Path) -> None:
+    with (
+        writing_home(tmp_path),
+        writing_home(tmp_path),
+        pytest.raises(ConfigurationError, match="an import writes to it"),
+        writing_home(tmp_path, alone=True),
+    ):
+        pass
+    with (
+        writing_home(tmp_path, alone=True),
+        pytest.raises(ConfigurationError, match="`matyan compact` rewrites it"),
+        writing_home(tmp_path),
+    ):
+        pass

@@ -24,7 +24,7 @@ def disk() -> FailingDisk:
 
 @pytest.fixture
 def blobs(tmp_path: Path, disk: FailingDisk) -> FilesystemBlobs:
-    return open_filesystem_blobs(tmp_path, secret=SECRET, disk=disk)
+    return open_filesystem_blobs(tmp_path, keys=[SECRET], disk=disk)
 
 
 def files(root: Path) -> list[Path]:
@@ -53,10 +53,10 @@ def test_a_full_disk_keeps_the_object_that_was_to_be_replaced(blobs: FilesystemB
 
 
 def test_files_that_a_crash_left_are_removed_at_the_next_opening(tmp_path: Path) -> None:
-    open_filesystem_blobs(tmp_path, secret=SECRET).close()
+    open_filesystem_blobs(tmp_path, keys=[SECRET]).close()
     (tmp_path / "tmp" / "left").write_bytes(b"half")
 
-    open_filesystem_blobs(tmp_path, secret=SECRET)
+    open_filesystem_blobs(tmp_path, keys=[SECRET])
 
     assert files(tmp_path) == []
 
@@ -64,7 +64,7 @@ def test_files_that_a_crash_left_are_removed_at_the_next_opening(tmp_path: Path)
 def test_an_upload_under_way_survives_the_opening_by_another_process(blobs: FilesystemBlobs, tmp_path: Path) -> None:
     def chunks() -> Iterator[bytes]:
         yield b"one"
-        open_filesystem_blobs(tmp_path, secret=SECRET)
+        open_filesystem_blobs(tmp_path, keys=[SECRET])
         yield b"two"
 
     blobs.put("p/r/a", chunks(), content_type="a/b")

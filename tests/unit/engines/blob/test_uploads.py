@@ -22,7 +22,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def blobs(tmp_path: Path, clock: ManualClock) -> FilesystemBlobs:
-    return open_filesystem_blobs(tmp_path, secret=SECRET, clock=clock)
+    return open_filesystem_blobs(tmp_path, keys=[SECRET], clock=clock)
 
 
 def token_of(blobs: FilesystemBlobs, *, expires_seconds: int = 60) -> str:
@@ -42,9 +42,17 @@ def test_a_token_allows_the_key_and_type_it_was_made_for(blobs: FilesystemBlobs)
 def test_a_token_works_in_another_process_with_the_same_secret_only(blobs: FilesystemBlobs, tmp_path: Path) -> None:
     token = token_of(blobs)
 
-    assert open_filesystem_blobs(tmp_path, secret=SECRET, clock=ManualClock()).verify_put(token).key == KEY
+    assert open_filesystem_blobs(tmp_path, keys=[SECRET], clock=ManualClock()).verify_put(token).key == KEY
     with pytest.raises(InvalidArgumentError, match="not valid"):
-        open_filesystem_blobs(tmp_path, secret=b"x" * 16).verify_put(token)
+        open_filesystem_blobs(tmp_path, keys=[b"x" * 16]).verify_put(token)
+
+
+def test_a_token_outlives_the_rotation_of_its_key(blobs: FilesystemBlobs, tmp_path: Path) -> None:
+    token = token_of(blobs)
+
+    rotated = open_filesystem_blobs(tmp_path, keys=[b"n" * 16, SECRET], clock=ManualClock())
+
+    assert rotated.verify_put(token).key == KEY
 
 
 def test_a_token_expires(blobs: FilesystemBlobs, clock: ManualClock) -> None:
@@ -79,5 +87,5 @@ def test_a_token_is_opaque(blobs: FilesystemBlobs) -> None:
 
 
 def test_a_short_secret_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="has 3 bytes, it needs 16"):
-        open_filesystem_blobs(tmp_path, secret=b"abc")
+    with pytest.raises(ConfigurationError, match="at least 16 random bytes"):
+        open_filesystem_blobs(tmp_path, keys=[SECRET, b"abc"])
