@@ -77,7 +77,7 @@ def test_the_import_check_sees_a_forbidden_import(tmp_path: Path, module: str, l
 def declared_distributions() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *extras["distributed"], *extras["demo"]]
+    lines = [*project["dependencies"], *extras["distributed"], *extras["demo"], *extras["aim"]]
     return {normalized(re.split(r"[\s\[<>=!~;]", line, maxsplit=1)[0]) for line in lines}
 
 

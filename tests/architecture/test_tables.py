@@ -96,8 +96,8 @@ def cli_page() -> str:
 
 def _option(action: argparse.Action) -> str:
     text = (action.help or "").replace("%(default)s", str(action.default))
-    value = f" {action.dest.upper()}" if action.nargs != 0 else ""
-    return f"- `{action.option_strings[0]}{value}`: {text}"
+    value = action.dest.upper() if action.nargs != 0 else ""
+    return f"- `{' '.join([*action.option_strings[:1], value]).rstrip()}`: {text}"
 
 
 def _commands(path: str, parser: argparse.ArgumentParser) -> list[tuple[str, argparse.ArgumentParser]]:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from tests.support.browser import launched
 from tests.support.rest import Rest
 from tests.support.server import MatyanServer, started
 
@@ -19,3 +21,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MatyanServer]:
 def rest(server: MatyanServer) -> Iterator[Rest]:
     with Rest(server.url) as reader:
         yield reader
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """One browser for all tests of a module; each test has a profile of its own."""
+    with launched() as browser:
+        yield browser

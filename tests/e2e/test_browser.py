@@ -9,12 +9,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from matyan.demo import PLANS
-from tests.support.browser import WatchedPage, metrics_path, open_page
+from tests.support.browser import WatchedPage, metrics_path, watched
 from tests.support.server import MatyanServer
 
 pytestmark = pytest.mark.browser
@@ -32,8 +32,8 @@ def filled(server: MatyanServer) -> MatyanServer:
 
 
 @pytest.fixture
-def browser(filled: MatyanServer) -> Iterator[WatchedPage]:
-    with open_page(filled.url) as page:
+def browser(chromium: Any, filled: MatyanServer) -> Iterator[WatchedPage]:
+    with watched(chromium, filled.url) as page:
         yield page
         assert page.complaints == []
 

@@ -263,7 +263,9 @@ def test_download_sends_the_file_as_an_attachment_of_its_type(app: RunsApp) -> N
     response = app.client.get(f"{MATYAN}/artifacts/download/", params={"path": "dir/é ?.csv"})
     assert response.content == b"1,2\n3,4\n"
     assert response.headers["content-type"] == "text/csv"
-    assert response.headers["content-disposition"] == "attachment; filename*=UTF-8''%C3%A9%20%3F.csv"
+    assert response.headers["content-disposition"] == (
+        "attachment; filename=\"_ ?.csv\"; filename*=UTF-8''%C3%A9%20%3F.csv"
+    )
 
 
 def test_download_of_an_empty_file_and_of_none(app: RunsApp) -> None:

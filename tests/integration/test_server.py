@@ -69,17 +69,17 @@ def failing() -> Iterator[bytes]:
 
 @get("/endless")
 async def endless_stream() -> Response[Any]:
-    return await stream(endless)
+    return stream(endless)
 
 
 @get("/failing")
 async def failing_stream() -> Response[Any]:
-    return await stream(failing)
+    return stream(failing)
 
 
 @get("/big")
 async def big_stream() -> Response[Any]:
-    return await stream(lambda: itertools.repeat(CHUNK, 1000))
+    return stream(lambda: itertools.repeat(CHUNK, 1000))
 
 
 @get("/closed")

@@ -39,7 +39,7 @@ class Replay:
             if entry["ch"] == "ws":
                 self._play_socket(entry)
             elif entry["ch"] == "http":
-                self._play_request(entry["req"], entry["res"]["status"])
+                self._play_request(entry["req"], entry["res"])
         for _, writer in self._open.values():
             writer.__exit__()
         self._http.close()
@@ -61,9 +61,9 @@ class Replay:
         elif event == "tcp_end":
             self._open.pop(number)[1].__exit__()
 
-    def _play_request(self, request: dict[str, Any], recorded_status: int) -> None:
-        """Repeat presigns and uploads that succeeded; reads are compared by tests of their own."""
-        if not httpx.codes.is_success(recorded_status):
+    def _play_request(self, request: dict[str, Any], recorded: dict[str, Any]) -> None:
+        """Repeat presigns and uploads that succeeded; reads are compared by `CapturedReads`."""
+        if not httpx.codes.is_success(recorded["status"]):
             return
         if request["target"].endswith("/artifacts/presign"):
             body = json.loads(request["body"])

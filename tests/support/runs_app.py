@@ -19,11 +19,14 @@ from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.engines.kv.protocol import KvEngine
 from matyan.entities import routes as entity_routes
 from matyan.entities.boards import BoardService
+from matyan.entities.deletion import EntityDeletions
 from matyan.entities.service import ExperimentService, TagService
 from matyan.http.app import make_app
 from matyan.projects import routes as project_routes
 from matyan.projects.service import ProjectService
 from matyan.runs import routes as run_routes
+from matyan.runs.changes import RunChanges
+from matyan.runs.graves import Graves
 from matyan.runs.logs import RunLogs
 from matyan.runs.model import EditMark
 from matyan.runs.service import RunService
@@ -56,14 +59,21 @@ class RunsApp(NamedTuple):
 
 
 @contextmanager
-def runs_app(path: Path) -> Iterator[RunsApp]:
+def runs_app(path: Path, *, read_only: bool = False) -> Iterator[RunsApp]:
     """Open engines below `path` and serve them; every transaction runs twice, the first time for nothing."""
     clock = ManualClock()
     engine = open_embedded_kv(path / "kv")
     kv = RunTwiceKv(engine)
-    store = open_filesystem_blobs(path / "blobs", secret=SECRET, clock=clock)
+    store = open_filesystem_blobs(path / "blobs", keys=[SECRET], clock=clock)
     uris = BlobUris([SECRET], clock=clock)
     blobs = BlobService(blobs=store, uris=uris)
+    run_changes = RunChanges(
+        kv=kv,
+        graves=Graves(kv=kv, blobs=store),
+        mark_of=lambda project, run_id: EditMark("log", 7),
+        clock=clock,
+    )
+    deletions = EntityDeletions(kv=kv, run_changes=run_changes)
     app = make_app(
         [
             *project_routes.ROUTES,
@@ -75,13 +85,15 @@ def runs_app(path: Path) -> Iterator[RunsApp]:
         root_routes=blob_routes.ROOT_ROUTES,
         services={
             "projects": ProjectService(kv=kv),
-            "runs": RunService(kv=kv, blobs=blobs, clock=clock, mark_of=lambda project, run_id: EditMark("log", 7)),
+            "runs": RunService(kv=kv, blobs=blobs, clock=clock),
+            "run_changes": run_changes,
             "run_logs": RunLogs(kv=kv, blobs=store),
-            "experiments": ExperimentService(kv=kv, clock=clock),
-            "tags": TagService(kv=kv, clock=clock),
+            "experiments": ExperimentService(kv=kv, deletions=deletions, clock=clock),
+            "tags": TagService(kv=kv, deletions=deletions, clock=clock),
             "boards": BoardService(kv=kv, clock=clock),
             "blobs": blobs,
         },
+        read_only=read_only,
     )
     with TestClient(app, base_url="http://127.0.0.1:53800") as client:
         yield RunsApp(client, kv, store, uris, clock)

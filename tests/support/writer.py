@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -69,8 +69,10 @@ def moment(seconds: float) -> str:
     return (EPOCH + timedelta(seconds=seconds)).isoformat()
 
 
-def upload(origin: str, run: str, path: str, data: bytes, content_type: str = "application/octet-stream") -> str:
-    """Presign and upload as the client does; return the key that a `blob_ref` names."""
+def upload(
+    origin: str, run: str, path: str, data: bytes | Iterator[bytes], content_type: str = "application/octet-stream"
+) -> str:
+    """Presign and upload as the client does, pieces as a stream; return the key that a `blob_ref` names."""
     body = {"run_id": run, "artifact_path": path, "content_type": content_type}
     with httpx.Client(timeout=30, trust_env=False) as client:
         signed = client.post(f"{origin}/api/v1/rest/artifacts/presign", json=body).raise_for_status().json()

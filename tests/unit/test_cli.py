@@ -51,6 +51,24 @@ def test_up_refuses_an_address_that_others_reach(capsys: pytest.CaptureFixture[s
     assert "there is no login yet" in capsys.readouterr().err
 
 
+def test_up_refuses_a_web_ui_that_is_not_there_and_says_how_to_get_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = ["up", "--home", str(tmp_path / "home"), "--port", "0", "--ui", "matyan", "--ui-path", str(tmp_path)]
+    assert main(arguments) == EXIT_CONFIGURATION
+
+    complaint = capsys.readouterr().err
+    assert f"http.ui_path is {tmp_path}, which holds no unpacked wheel of matyan-ui" in complaint
+    assert "pip install --no-deps --ignore-requires-python --target matyan-ui matyan-ui==0.3.2" in complaint
+
+
+def test_up_takes_one_word_about_the_web_ui(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["up", "--ui", "aim", "--no-ui"])
+
+    assert "--no-ui: not allowed with argument --ui" in capsys.readouterr().err
+
+
 def test_every_fault_has_a_line_of_its_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("[kv]\nurl = 'x'\n[log]\npartitions = 0\n")

@@ -1,0 +1,99 @@
+"""A client that leaves takes its work with it.
+
+Searches that take many seconds are begun on plain sockets, as many as the server has threads for them, and their
+sockets closed; the server must count them as left within a second and have its threads for others again.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Final
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from matyan.threads import QUERY_THREADS
+from tests.support.rest import Rest, eventually
+from tests.support.server import MatyanServer
+from tests.support.writer import RawWriter, create
+
+RUNS: Final = 60
+_LOOP: Final = " ".join(f"for {name} in [1, 2, 3, 4, 5, 6, 7, 8]" for name in "abcde")
+SLOW: Final = " or ".join([f"len([1 {_LOOP}]) < 0"] * 4)
+"""False of every run, after about a tenth of a second."""
+PATH: Final = "/api/runs/search/run"
+
+
+@pytest.fixture(scope="module")
+def filled(server: MatyanServer) -> MatyanServer:
+    for number in range(RUNS):
+        with RawWriter(server.websocket_url, f"run{number}") as writer:
+            writer.send(create(f"run{number}"))
+    with Rest(server.url) as rest:
+        assert len(eventually(rest.runs, lambda found: len(found) == RUNS)) == RUNS
+    return server
+
+
+def ask(server: MatyanServer, **params: str) -> socket.socket:
+    """Send a search and leave its answer in the socket."""
+    query = "&".join(f"{name}={quote(value)}" for name, value in params.items())
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    connection.sendall(f"GET {PATH}?{query} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    return connection
+
+
+def left(server: MatyanServer) -> int:
+    """Return how many searches were ended by their clients' leaving."""
+    text = httpx.get(f"{server.url}/metrics/").text
+    found = re.search(r'matyan_query_stopped_total\{reason="disconnect"\} (\d+)', text)
+    return int(found[1]) if found else 0
+
+
+@pytest.fixture
+def slow_searches(filled: MatyanServer) -> Iterator[ExitStack]:
+    """Searches on every thread there is, which have sent nothing yet; they are left when the stack is closed."""
+    with ExitStack() as stack:
+        for _ in range(QUERY_THREADS):
+            stack.enter_context(ask(filled, q=SLOW, report_progress="false"))
+        time.sleep(0.5)
+        yield stack
+
+
+def test_searches_left_before_their_first_byte_end_within_a_second(
+    filled: MatyanServer, rest: Rest, slow_searches: ExitStack
+) -> None:
+    before = left(filled)
+
+    slow_searches.close()
+
+    assert eventually(lambda: left(filled), lambda now: now == before + QUERY_THREADS, seconds=1.0) == (
+        before + QUERY_THREADS
+    )
+    began = time.monotonic()
+    assert set(rest.runs("run.hash == 'run1'")) == {"run1"}
+    assert time.monotonic() - began < 1.0
+
+
+def test_a_search_left_in_the_middle_ends_within_a_second(filled: MatyanServer) -> None:
+    before = left(filled)
+    with ask(filled, q=f"run.hash == 'run{RUNS - 1}' or {SLOW}") as connection:
+        head = connection.recv(4096)
+
+    assert head.startswith(b"HTTP/1.1 200")
+    assert eventually(lambda: left(filled), lambda now: now == before + 1, seconds=1.0) == before + 1
+
+
+def test_a_search_left_while_it_waits_for_a_thread_never_begins(filled: MatyanServer, slow_searches: ExitStack) -> None:
+    before = left(filled)
+    ask(filled, q=SLOW).close()
+
+    slow_searches.close()
+
+    assert eventually(lambda: left(filled), lambda now: now > before + QUERY_THREADS, seconds=1.5) == (
+        before + QUERY_THREADS
+    )
