@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -80,27 +81,28 @@ class PointImport:
 
     # ---- objects
 
-    def _bring_objects(self, sequence: AimSequence, summary: Summary | None) -> None:
-        is_new, changed = summary is None, False
+    def _bring_objects(self, sequence: AimSequence, known: Summary | None) -> None:
+        summary: Summary | None = None
         for found in _in_parts(self._reader.items(sequence)):
             made = [aim_objects.make(each, sequence.dtype, self._project, self._run_id) for each in found]
             stored: list[Item | None] = [None] * len(found)
-            if not is_new:
+            if known is not None:
                 stored = self._stored(sequence, [each.step for each in found])
             for each, this, before in zip(found, made, stored, strict=True):
-                if before is not None and self._is_stored(before, this.item):
-                    continue
-                changed = True
-                self._put(sequence, each.step, this)
-                if before is None:
-                    summary = count_item(
-                        summary, sequence.key, each.step, this.item, dtype=this.dtype, objects=this.objects
-                    )
+                summary = count_item(
+                    summary, sequence.key, each.step, this.item, dtype=this.dtype, objects=this.objects
+                )
+                if before is None or not self._is_stored(before, this.item):
+                    self._put(sequence, each.step, this)
             self._count(len(found))
-        if summary is not None and changed:
-            if is_new and sequence.first_step is not None:
-                summary.first_step = sequence.first_step
-            self.writer.put_summary(summary)
+        if summary is None:
+            return
+        if sequence.first_step is not None:
+            summary.first_step = sequence.first_step
+        # Counted anew each time: an interrupted import may have left items that the record does not know.
+        now = summary if known is None else _widest(known, summary)
+        if now != known:
+            self.writer.put_summary(now)
 
     def _put(self, sequence: AimSequence, step: int, made: Made) -> None:
         for blob in made.blobs:
@@ -136,6 +138,20 @@ def same_rows(columns: Columns, stored: Columns) -> NDArray[np.bool_]:
     for mine, theirs in ((columns.values, other.values), (columns.epochs, other.epochs)):
         same &= (mine.view(np.int64) == theirs.view(np.int64)) | (np.isnan(mine) & np.isnan(theirs))
     return same
+
+
+def _widest(known: Summary, counted: Summary) -> Summary:
+    """Return the record of a sequence of objects that covers what is known here and what the source has."""
+    return msgspec.structs.replace(
+        known,
+        dtype=counted.dtype if counted.dtype.startswith("list(") else known.dtype,
+        count=max(known.count, counted.count),
+        last_step=max(known.last_step, counted.last_step),
+        step_min=min(known.step_min, counted.step_min),
+        time_first_ms=min(known.time_first_ms, counted.time_first_ms),
+        time_last_ms=max(known.time_last_ms, counted.time_last_ms),
+        record_length_max=max(known.record_length_max, counted.record_length_max),
+    )
 
 
 def _extreme(choose: Callable[[float, float], float], mine: float | None, theirs: float | None) -> float | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -24,6 +25,7 @@ from matyan.runs.tombstones import Tombstone
 from matyan.sequences import repository
 from matyan.sequences.model import BUCKET_OF_WORD, Bucket, Points, SequenceKey, canonical_context
 from matyan.sequences.repository import SequenceRef
+from matyan.transfer import progress
 from matyan.wire.codec import encode_tree
 from tests.golden import expand
 from tests.support.aim_repository import golden_aim_repository, needs_aim, run_with_aim
@@ -458,6 +460,27 @@ def test_experiments_and_tags_deleted_here_do_not_come_back_by_themselves(store:
     tags = store.kv.read(lambda reader: catalog.tags.list(reader, DEFAULT_PROJECT))
     assert {"empty-exp"} == {each["name"] for each in DATASET["experiments"]} - {each.name for each in experiments}
     assert {"unused"} == {each["name"] for each in DATASET["tags"]} - {each.name for each in tags}
+
+
+def test_items_that_an_interrupted_repeat_left_uncounted_are_counted(store: Store, source: Path) -> None:
+    key = SequenceKey(Bucket.IMAGES, "samples", '{"subset":"train"}')
+    import_aim(store, source)
+    wanted = store.summary(IMAGES, key)
+    stale = msgspec.structs.replace(wanted, count=wanted.count - 2, last_step=wanted.last_step - 2)
+    number, run_id = store.number(IMAGES), RunId(IMAGES)
+
+    def interrupt(tx: KvTransaction) -> None:
+        repository.put_summary(tx, DEFAULT_PROJECT, number, stale)
+        known = progress.get(tx, DEFAULT_PROJECT, progress.AIM, run_id)
+        assert known is not None
+        progress.put(tx, DEFAULT_PROJECT, progress.AIM, run_id, msgspec.structs.replace(known, signature=""))
+
+    store.kv.write(interrupt)
+
+    report = import_aim(store, source)
+
+    assert report.problems == []
+    assert store.summary(IMAGES, key) == wanted
 
 
 # ---- what is not brought
