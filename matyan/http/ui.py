@@ -72,7 +72,8 @@ class WebUi:
             await _send(send, 200, self._page, _page_headers(), is_head=request["method"] == "HEAD")
 
     async def _static(self, request: Any, headers: Mapping[bytes, bytes], send: Send) -> None:
-        # Only names found at the start are known, so no path can leave the directory. The Matyan UI ends some in a slash.
+        # Only names found at the start are known, so no path can leave the directory. One may end in a slash, since
+        # the Matyan UI asks for its Python helpers so.
         file = self._files.get(request["path"].removeprefix(STATIC).removesuffix("/"))
         if file is None:
             await _send(send, 404, _NOT_FOUND, [(b"content-type", b"application/json")])

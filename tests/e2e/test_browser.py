@@ -1,7 +1,8 @@
-"""The released Aim UI must show what was logged, in a real browser, without a single complaint.
+"""The released Aim UI must show what the released client logs, in a real browser, without a single complaint.
 
-A module-wide server is filled by the demo; each test opens one page as a user would, looks for what must be seen, and
-ends with: no failing request, no request to another origin, no console error.
+Every page there is stands in test_pages.py; here are those that show what the client sends. A server is filled by the
+demo; each test opens one page as a user would, looks for what must be seen, and ends with: no failing request, no
+request to another origin, no console error.
 """
 
 from __future__ import annotations
@@ -38,14 +39,6 @@ def browser(chromium: Any, filled: MatyanServer) -> Iterator[WatchedPage]:
         assert page.complaints == []
 
 
-def test_the_home_page_counts_the_runs_and_is_titled_matyan(browser: WatchedPage) -> None:
-    browser.open("/")
-
-    browser.wait_for_text("Total runs")
-    browser.take_picture("home")
-    assert "Matyan" in browser.page.title()
-
-
 def test_the_runs_table_shows_the_runs_by_name(browser: WatchedPage) -> None:
     browser.open("/runs")
 
@@ -79,9 +72,7 @@ def test_a_search_typed_by_hand_draws_a_curve(browser: WatchedPage) -> None:
 @pytest.mark.parametrize(
     ("tab", "text"),
     [
-        ("overview", BASELINE.name),
-        ("params", "learning_rate"),
-        ("metrics", "gradient_norm"),
+        ("run_parameters", "learning_rate"),
         ("logs", f"training {BASELINE.experiment}/{BASELINE.name}"),
         ("messages", "data loaded"),
     ],

@@ -46,6 +46,7 @@ def test_a_page_shows_the_golden_dataset(browser: WatchedPage, name: str) -> Non
     PAGES[name].check(browser)
 
     browser.take_picture(f"golden-{name}")
+    assert "Matyan" in browser.page.title()
 
 
 def test_a_recording_is_loaded_when_it_is_played(browser: WatchedPage) -> None:
