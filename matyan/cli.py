@@ -75,7 +75,9 @@ def make_parser() -> argparse.ArgumentParser:
     key_commands = commands.add_parser("keys", help="secrets of the data directory").add_subparsers(
         title="commands", metavar="COMMAND", required=True
     )
-    rotate = _command(key_commands, "rotate", _keys_rotate, "put new secrets in front; what older ones signed stays good")
+    rotate = _command(
+        key_commands, "rotate", _keys_rotate, "put new secrets in front; what older ones signed stays good"
+    )
     _add_common(rotate)
     _add_import(commands)
     _command(commands, "version", _version, "print the version")

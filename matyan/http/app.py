@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -22,7 +23,7 @@ from matyan.http.edge import Edge, EdgeOptions, check_base_path
 from matyan.http.errors import EXCEPTION_HANDLERS
 from matyan.http.health import OPS_ROUTES, Health
 from matyan.http.openapi import Document, answers, named_for
-from matyan.http.openapi_page import make_openapi_router
+from matyan.http.openapi_page import make_document_route, make_openapi_router
 from matyan.http.requests import JsonRequest
 from matyan.limits import BODY_BYTES_MAX
 from matyan.observe.metrics import Metrics
@@ -62,30 +63,14 @@ def make_app(
     provided = {"metrics": metrics, "health": health, **(services or {})}
     base_path = check_base_path(edge.base_path)
 
-    def assemble(openapi: OpenAPIConfig | None, *others: ControllerRouterHandler) -> Litestar:
-        mounts = [
-            Router(
-                prefix.prefix,
-                route_handlers=named_for(prefix, [api_version, *routes]) if openapi else [api_version, *routes],
-                dependencies={"dialect": _constant(prefix)},
-            )
-            for prefix in DIALECTS
-        ]
-        return Litestar(
-            [*OPS_ROUTES, *root_routes, *mounts, *others],
-            dependencies={name: _constant(service) for name, service in provided.items()},
-            exception_handlers=EXCEPTION_HANDLERS,
-            guards=_guards(read_only=read_only),
-            request_class=JsonRequest,
-            request_max_body_size=BODY_BYTES_MAX,
-            openapi_config=openapi,
-            logging_config=None,
-        )
+    assemble = functools.partial(_assemble, root_routes=root_routes, services=provided, read_only=read_only)
 
     # The document is made from a second app of the same routes, when it is first asked for: starting stays quick, and
     # what is served has no routes of Litestar's own.
-    document = Document(lambda: assemble(openapi_config()), base_path=base_path)
-    app = assemble(None, make_openapi_router(document, base_path=base_path, app_version=package_version()))
+    document = Document(lambda: assemble(routes, openapi=openapi_config()), base_path=base_path)
+    read = make_document_route(document)
+    page = make_openapi_router(read, base_path=base_path, app_version=package_version())
+    app = assemble([read, *routes], pages=[page])
     app.asgi_handler = Edge(
         app.asgi_handler,
         api_roots={route.path.split("/")[1] for route in app.routes},
@@ -96,6 +81,37 @@ def make_app(
         base_path=base_path,
     )
     return app
+
+
+def _assemble(
+    routes: Sequence[ControllerRouterHandler],
+    *,
+    root_routes: Sequence[ControllerRouterHandler],
+    services: Mapping[str, object],
+    read_only: bool,
+    pages: Sequence[Router] = (),
+    openapi: OpenAPIConfig | None = None,
+) -> Litestar:
+    """Put the routes together; with `openapi` for its document, and not to be served."""
+    mounted = [api_version, *routes]
+    mounts = [
+        Router(
+            prefix.prefix,
+            route_handlers=named_for(prefix, mounted) if openapi else mounted,
+            dependencies={"dialect": _constant(prefix)},
+        )
+        for prefix in DIALECTS
+    ]
+    return Litestar(
+        [*OPS_ROUTES, *root_routes, *mounts, *pages],
+        dependencies={name: _constant(service) for name, service in services.items()},
+        exception_handlers=EXCEPTION_HANDLERS,
+        guards=_guards(read_only=read_only),
+        request_class=JsonRequest,
+        request_max_body_size=BODY_BYTES_MAX,
+        openapi_config=openapi,
+        logging_config=None,
+    )
 
 
 def openapi_config() -> OpenAPIConfig:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from litestar import Response, Router, get
+from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from matyan.errors import NotFoundError
@@ -50,11 +51,22 @@ _TYPES: Final[Mapping[str, str]] = {
 """The files of the page: nothing else can be asked for."""
 
 
-def make_openapi_router(document: Document, *, base_path: str, app_version: str) -> Router:
+def make_document_route(document: Document) -> HTTPRouteHandler:
+    """Return the route of the document, `/openapi.json`; Aim has it right below `/api` [510]."""
+
+    @get("/openapi.json", include_in_schema=False)
+    async def read() -> Response[bytes]:
+        """Return the document."""
+        return Response(await run_blocking(document.encoded), media_type=JSON, headers={"cache-control": "no-cache"})
+
+    return read
+
+
+def make_openapi_router(read: HTTPRouteHandler, *, base_path: str, app_version: str) -> Router:
     """Return the routes below PATH.
 
     Args:
-        document: what is shown.
+        read: the route of the document that is shown.
         base_path: what clients see before PATH.
         app_version: changes the addresses of the files, which browsers keep for ever.
     """
@@ -71,11 +83,6 @@ def make_openapi_router(document: Document, *, base_path: str, app_version: str)
             "cache-control": "no-cache",
         }
         return Response(page, media_type="text/html", headers=headers)
-
-    @get("/openapi.json")
-    async def read() -> Response[bytes]:
-        """Return the document."""
-        return Response(await run_blocking(document.encoded), media_type=JSON, headers={"cache-control": "no-cache"})
 
     return Router(PATH, route_handlers=[browse, read, page_file], include_in_schema=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
@@ -32,15 +33,16 @@ class JsonRequest(Request[Any, Any, Any]):
                 state[BODY_KEY] = decode_body(body)
         return state[BODY_KEY]
 
-    async def body(self) -> bytes:
-        """Return the whole body.
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body piece by piece.
 
         Raises:
             RequestEntityTooLarge: it has more bytes than the handler takes.
             ClientException: the client left before its end.
         """
         try:
-            return await super().body()
+            async for piece in super().stream():
+                yield piece
         except InternalServerException as error:  # Litestar's word for a client that is gone
             raise ClientException("the client left before the end of the body") from error
 

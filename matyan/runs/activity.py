@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
 
 from matyan.runs.model import RunDocument
+
+_SECONDS: Final = 3600
+_FIRST_HOUR: Final = int(datetime(1, 1, 1, tzinfo=UTC).timestamp()) // _SECONDS
+_LAST_HOUR: Final = int(datetime(9999, 12, 31, 23, tzinfo=UTC).timestamp()) // _SECONDS
+"""Ends of the calendar: a client's clock may say anything, and no run may break the page of all."""
 
 
 class Activity(msgspec.Struct):
@@ -24,7 +30,8 @@ class Activity(msgspec.Struct):
         self.runs += 1
         self.archived += document.archived
         self.active += document.active
-        self.created[int((document.created_at_seconds - timezone_offset_minutes * 60) // 3600)] += 1
+        hour = int((document.created_at_seconds - timezone_offset_minutes * 60) // _SECONDS)
+        self.created[min(max(hour, _FIRST_HOUR), _LAST_HOUR)] += 1
 
     def by_hour(self) -> dict[str, int]:
         """Return hour -> runs, `2024-06-05T16:00:00`, the latest first."""
@@ -39,4 +46,4 @@ class Activity(msgspec.Struct):
 
 
 def _hour(hour: int) -> str:
-    return datetime.fromtimestamp(hour * 3600, UTC).replace(tzinfo=None).isoformat()
+    return datetime.fromtimestamp(hour * _SECONDS, UTC).replace(tzinfo=None).isoformat()

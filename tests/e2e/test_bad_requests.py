@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -363,3 +364,21 @@ def test_a_body_that_never_ends_holds_nobody_up(server: MatyanServer) -> None:
         assert httpx.get(f"{server.url}/api/tags/", timeout=5).status_code == 200
     assert httpx.get(f"{server.url}/health/ready/", timeout=5).status_code == 200
     assert "request failed" not in server.log
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error_of_the_server(server: MatyanServer) -> None:
+    wanted = {"run_id": "left", "artifact_path": "half"}
+    signed = httpx.post(f"{server.url}/api/v1/rest/artifacts/presign", json=wanted, timeout=5).json()
+    upload = urlsplit(signed["upload_url"]).path
+    for method, path in (("POST", "/api/tags"), ("PUT", upload)):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+            head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {MEGABYTE}\r\n\r\n["
+            connection.sendall(head.encode())
+            time.sleep(0.2)  # the server reads
+
+    def counted() -> set[str]:
+        text = httpx.get(f"{server.url}/metrics/", timeout=5).text
+        return set(re.findall(r'method="PUT",path_template="/api/v1/uploads/{token}",status_class="(\dxx)"', text))
+
+    assert "4xx" in eventually(counted, lambda found: "4xx" in found)
+    assert "5xx" not in counted()

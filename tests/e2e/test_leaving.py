@@ -91,6 +91,7 @@ def test_a_search_left_in_the_middle_ends_within_a_second(filled: MatyanServer) 
 def test_a_search_left_while_it_waits_for_a_thread_never_begins(filled: MatyanServer, slow_searches: ExitStack) -> None:
     before = left(filled)
     ask(filled, q=SLOW).close()
+    time.sleep(0.5)  # the server has noticed by now
 
     slow_searches.close()
 

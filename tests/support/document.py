@@ -25,7 +25,7 @@ class Operation:
     @property
     def takes_body(self) -> bool:
         """Whether it reads a JSON body."""
-        return "requestBody" in self.description
+        return "application/json" in self.description.get("requestBody", {}).get("content", ())
 
     def parameters(self, where: str) -> dict[str, Mapping[str, Any]]:
         """Return name -> schema of its parameters in `path`, `query` or `header`."""

@@ -103,6 +103,11 @@ def document(client: TestClient[Any]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize("prefix", ["/api", "/api/v1/rest"])
+def test_each_prefix_has_the_document_too(client: TestClient[Any], document: dict[str, Any], prefix: str) -> None:
+    assert client.get(f"/base{prefix}/openapi.json").json() == document
+
+
 def operation(document: dict[str, Any], method: str, path: str) -> dict[str, Any]:
     found: dict[str, Any] = document["paths"][path][method]
     return found

@@ -39,6 +39,12 @@ def test_time_before_1970_has_its_hour() -> None:
     assert counted(-1.0).by_day() == {"1969-12-31T00:00:00": 1}
 
 
+def test_clocks_beyond_the_calendar_count_at_its_ends() -> None:
+    activity = counted(-1e15, 1e15, offset=-1440)
+
+    assert list(activity.by_hour()) == ["9999-12-31T23:00:00", "0001-01-01T00:00:00"]
+
+
 @given(st.lists(st.floats(min_value=0, max_value=4e9), max_size=30), st.integers(-840, 840))
 def test_days_and_hours_count_every_run_once(moments: list[float], offset: int) -> None:
     activity = counted(*moments, offset=offset)
