@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import math
-import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -29,9 +26,6 @@ from matyan.sequences.service import MetricReads
 from tests.support import store, treestream
 
 T = TypeVar("T")
-RECORDINGS: Final = json.loads((Path(__file__).parents[1] / "golden" / "rest" / "searches.json").read_text())
-LAST_OF_REPEATED_STEP: Final = 2.75
-"""Of a step tracked twice the stored value is the last one; the recorded server shows the first (design section 2)."""
 SYSTEM: Final = {"packages": {"numpy": "1.26.4"}}
 
 Client = TestClient[Any]
@@ -60,69 +54,11 @@ def client(kv: KvEngine) -> Iterator[Client]:
         yield opened
 
 
-@pytest.fixture(scope="module")
-def golden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    engine = open_embedded_kv(tmp_path_factory.mktemp("golden") / "kv")
-    store.fill_golden(engine)
-    with make_client(engine) as opened:
-        yield opened
-    engine.close()
-
-
 def search(client: Client, kind: str = "run", **params: Any) -> bytes:
     """Return the stream of a search, which must succeed."""
     answer = client.get(f"/api/runs/search/{kind}/", params=params)
     assert answer.status_code == 200, answer.text
     return answer.content
-
-
-# ---- recordings
-
-
-def revive(value: Any) -> Any:
-    """Return a recorded value without the notation for what JSON lacks."""
-    if isinstance(value, list):
-        return [revive(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if "$" in value:
-        return float(value["$"])
-    if "$map" in value:
-        return {revive(key): revive(item) for key, item in value["$map"]}
-    if "$f64" in value:
-        return struct.pack(f"<{len(value['$f64'])}d", *revive(value["$f64"]))
-    revived = {key: revive(item) for key, item in value.items()}
-    if revived.get("name") == "duplicate_steps" and "last" in revived["values"]:
-        revived["values"]["last"] = LAST_OF_REPEATED_STEP
-    return revived
-
-
-def comparable(value: Any) -> Any:
-    """Return a form in which equal trees are equal: NaN equals itself, order counts for numbers only."""
-    if isinstance(value, dict):
-        return sorted(((str(key), comparable(item)) for key, item in value.items()), key=str)
-    if isinstance(value, list):
-        items = [comparable(item) for item in value]
-        return sorted(items, key=str) if any(isinstance(item, dict) for item in value) else items
-    return "NaN" if isinstance(value, float) and math.isnan(value) else value
-
-
-@pytest.mark.parametrize("recording", RECORDINGS, ids=lambda recording: f"{recording['id']}-{recording['name']}")
-def test_recorded_requests_get_the_recorded_answers(golden: Client, recording: dict[str, Any]) -> None:
-    answer = golden.request(
-        recording["method"],
-        f"/api{recording['path']}",
-        params=[tuple(pair) for pair in recording.get("query", ())],
-        headers=recording.get("headers"),
-        content=recording["raw_body"] if "raw_body" in recording else json.dumps(recording.get("body")),
-    )
-
-    assert answer.status_code == recording["status"]
-    if "decoded" in recording:
-        got = [[key, comparable(tree)] for key, tree in treestream.trees(answer.content)]
-        assert got == [[key, comparable(revive(tree))] for key, tree in recording["decoded"]]
-    else:
-        assert answer.json() == recording["json"]
 
 
 # ---- search of runs

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from matyan.catalog import repository as catalog
 from matyan.catalog.model import Experiment, Tag
-from matyan.catalog.notes import run_notes
 from matyan.engines.kv.protocol import KvEngine, KvTransaction
 from matyan.ids import DEFAULT_PROJECT, Project, RunNumber
 from matyan.runs import repository as runs
@@ -30,9 +27,6 @@ from matyan.sequences.model import (
 )
 from matyan.sequences.repository import SequenceRef
 from matyan.wire.codec import encode_tree
-from tests.golden import expand
-
-GOLDEN_DATASET: Final = Path(__file__).parents[1] / "golden" / "dataset.json"
 
 CREATED_AT_SECONDS: Final = 1_717_243_200.0
 """2024-06-01 12:00 UTC, the time from which runs are created unless told otherwise."""
@@ -163,45 +157,6 @@ def make_objects(
 
     kv.write(store, durable=False)
     return SequenceRef(number, key)
-
-
-def fill_golden(kv: KvEngine) -> None:
-    """Store the golden dataset: its experiments, tags, runs, notes of runs, metrics and objects."""
-    dataset = expand.load(GOLDEN_DATASET)
-    for make, kind in ((make_experiment, "experiments"), (make_tag, "tags")):
-        for each in dataset[kind]:
-            fields = {name: each[name] for name in ("id", "description", "archived", "color") if name in each}
-            make(kv, each["name"], created_at_seconds=each["created_at"], **fields)
-    for each in dataset["runs"]:
-        fields = {name: each[name] for name in ("name", "description", "experiment", "tags", "archived", "params")}
-        number = make_run(
-            kv, each["hash"], created_at_seconds=each["created_at"], end_time_seconds=each["end_time"], **fields
-        )
-        for text in each.get("notes", ()):
-            kv.write(lambda tx, text=text, number=number: run_notes.create(tx, DEFAULT_PROJECT, number, text, 0.0))  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
-        for sequence in each["sequences"]:
-            _make_golden_sequence(kv, number, sequence)
-
-
-def _make_golden_sequence(kv: KvEngine, number: RunNumber, sequence: Mapping[str, Any]) -> None:
-    points, context = sequence["points"], sequence["context"]
-    values = [point.value for point in points]
-    if sequence["type"] != "metric":
-        example = values[0][0] if isinstance(values[0], list) else values[0]
-        make_objects(kv, number, example["type"], sequence["name"], values, context=context)
-        return
-    kinds = {"float" if isinstance(value, float) else "int" for value in values}
-    make_metric(
-        kv,
-        number,
-        sequence["name"],
-        values,
-        steps=[point.step for point in points],
-        context=context,
-        epochs=[math.nan if point.epoch is None else point.epoch for point in points],
-        times_ms=[round(point.time * 1000) for point in points],
-        dtype=kinds.pop() if len(kinds) == 1 else "number",
-    )
 
 
 def _append(tx: KvTransaction, project: Project, ref: SequenceRef, fresh: Columns, dtype: str) -> None:
