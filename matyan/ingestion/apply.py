@@ -314,36 +314,14 @@ def _put_items(tx: KvTransaction, found: RunGroup, prepared: Sequence[Prepared],
         else:
             step = item.step
         items.put(tx, found.project, number, item.key, step, item.encoded)
-        summaries[item.key] = _count_item(before, item, step)
+        summaries[item.key] = items.counted(
+            before, item.key, step, dtype=item.dtype, objects=item.objects, time_ms=item.time_ms
+        )
     for summary in summaries.values():
         assert summary is not None
         sequences.put_summary(tx, found.project, number, summary)
     if lines is not None:
         terminal.put(tx, found.project, number, lines)
-
-
-def _count_item(known: Summary | None, item: Prepared, step: int) -> Summary:
-    if known is None:
-        known = Summary(
-            bucket=int(item.key.bucket),
-            name=item.key.name,
-            context=item.key.context,
-            dtype=item.dtype,
-            first_step=step,
-            last_step=step,
-            step_min=step,
-            time_first_ms=item.time_ms,
-            time_last_ms=item.time_ms,
-        )
-    known.count += 1
-    known.last_step = max(known.last_step, step)
-    known.step_min = min(known.step_min, step)
-    known.time_first_ms = min(known.time_first_ms, item.time_ms)
-    known.time_last_ms = max(known.time_last_ms, item.time_ms)
-    known.record_length_max = max(known.record_length_max, item.objects)
-    if item.dtype.startswith("list("):
-        known.dtype = item.dtype
-    return known
 
 
 def _numbers(tx: KvTransaction, groups: Sequence[RunGroup]) -> list[RunNumber | None]:

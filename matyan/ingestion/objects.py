@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
+from matyan.blobs.service import blob_key
 from matyan.engines.blob.protocol import BlobEngine
 from matyan.ingestion.batches import Event, RunGroup, context_identity, moment_ms
 from matyan.sequences import items
@@ -42,15 +42,15 @@ def prepare(found: RunGroup, blobs: BlobEngine, *, inline_bytes_max: int) -> lis
     """
     prepared = [_MAKERS[type(event.command)](event) for event in found.events if type(event.command) in _MAKERS]
     prepared += _refusals(found)
-    prefix = f"{found.project}/{found.run_id}/items/"
+    prefix = blob_key(found.project, found.run_id, "")
     return [item if len(item.encoded) <= inline_bytes_max else _spill(item, blobs, prefix) for item in prepared]
 
 
-def _spill(item: Prepared, blobs: BlobEngine, prefix: str) -> Prepared:
-    whole = items.decode(item.encoded)
-    blob_key = prefix + hashlib.blake2b(item.encoded, digest_size=20).hexdigest()
-    blobs.put(blob_key, [item.encoded], content_type="application/x-matyan-item")
-    return item._replace(encoded=items.encode(Item(None, whole.epoch, whole.time_ms, whole.single, blob_key)))
+def _spill(item: Prepared, blobs: BlobEngine, run_prefix: str) -> Prepared:
+    stored = items.spilled(items.decode(item.encoded), item.encoded, run_prefix)
+    assert stored.blob_key is not None
+    blobs.put(stored.blob_key, [item.encoded], content_type="application/x-matyan-item")
+    return item._replace(encoded=items.encode(stored))
 
 
 def _custom(event: Event) -> Prepared:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -9,7 +10,7 @@ from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.errors import CorruptedError
 from matyan.ids import Project, RunNumber
 from matyan.limits import SCAN_ROWS_MAX
-from matyan.sequences.model import Item, SequenceKey
+from matyan.sequences.model import Item, SequenceKey, Summary
 from matyan.store import keyspace
 from matyan.store.records import VERSION, get_documents, put_document, read_documents
 from matyan.wire.codec import decode_tree, encode_tree
@@ -43,6 +44,40 @@ def decode(data: bytes) -> Item:
     if data[0] != VERSION:
         raise CorruptedError(f"an item has version {data[0]}, this release reads {VERSION}: update matyan")
     return Item(*decode_tree(data[1:]))
+
+
+def spilled(item: Item, encoded: bytes, run_prefix: str) -> Item:
+    """Return what is stored of an item that is too large: the name of a blob that is to hold `encoded`.
+
+    The name follows from the content, so that writing it again is harmless, behind the prefix of the run's blobs.
+    """
+    digest = hashlib.blake2b(encoded, digest_size=20).hexdigest()
+    return Item(None, item.epoch, item.time_ms, item.single, f"{run_prefix}items/{digest}")
+
+
+def counted(known: Summary | None, key: SequenceKey, step: int, *, dtype: str, objects: int, time_ms: int) -> Summary:
+    """Return the record of a sequence after one more item, of so many objects; None before its first."""
+    if known is None:
+        known = Summary(
+            bucket=int(key.bucket),
+            name=key.name,
+            context=key.context,
+            dtype=dtype,
+            first_step=step,
+            last_step=step,
+            step_min=step,
+            time_first_ms=time_ms,
+            time_last_ms=time_ms,
+        )
+    known.count += 1
+    known.last_step = max(known.last_step, step)
+    known.step_min = min(known.step_min, step)
+    known.time_first_ms = min(known.time_first_ms, time_ms)
+    known.time_last_ms = max(known.time_last_ms, time_ms)
+    known.record_length_max = max(known.record_length_max, objects)
+    if dtype.startswith("list("):
+        known.dtype = dtype
+    return known
 
 
 def put(tx: KvTransaction, project: Project, number: RunNumber, key: SequenceKey, step: int, encoded: bytes) -> None:

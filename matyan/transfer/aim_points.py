@@ -20,7 +20,7 @@ from matyan.sequences.repository import SequenceRef, Whole
 from matyan.transfer import aim_objects
 from matyan.transfer.aim_objects import Made
 from matyan.transfer.aim_source import AimItem, AimRunReader, AimSequence
-from matyan.transfer.writing import RunWriter, count_item, stored_item
+from matyan.transfer.writing import RunWriter, stored_item
 
 ITEMS_AT_ONCE: Final = 64
 Count = Callable[[int], None]
@@ -89,8 +89,9 @@ class PointImport:
             if known is not None:
                 stored = self._stored(sequence, [each.step for each in found])
             for each, this, before in zip(found, made, stored, strict=True):
-                summary = count_item(
-                    summary, sequence.key, each.step, this.item, dtype=this.dtype, objects=this.objects
+                time_ms = this.item.time_ms
+                summary = items.counted(
+                    summary, sequence.key, each.step, dtype=this.dtype, objects=this.objects, time_ms=time_ms
                 )
                 if before is None or not self._is_stored(before, this.item):
                     self._put(sequence, each.step, this)

@@ -6,7 +6,6 @@ compressed once, and nothing waits for the disk before the end (ADR 0012).
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -123,33 +122,7 @@ def stored_item(project: Project, run_id: RunId, item: Item) -> tuple[Item, byte
     encoded = items.encode(item)
     if len(encoded) <= INLINE_BYTES_MAX:
         return item, encoded
-    path = f"items/{hashlib.blake2b(encoded, digest_size=20).hexdigest()}"
-    return Item(None, item.epoch, item.time_ms, item.single, blob_key(project, run_id, path)), encoded
-
-
-def count_item(known: Summary | None, key: SequenceKey, step: int, item: Item, *, dtype: str, objects: int) -> Summary:
-    """Return the record of a sequence after one more step, which it did not have."""
-    if known is None:
-        known = Summary(
-            bucket=int(key.bucket),
-            name=key.name,
-            context=key.context,
-            dtype=dtype,
-            first_step=step,
-            last_step=step,
-            step_min=step,
-            time_first_ms=item.time_ms,
-            time_last_ms=item.time_ms,
-        )
-    known.count += 1
-    known.last_step = max(known.last_step, step)
-    known.step_min = min(known.step_min, step)
-    known.time_first_ms = min(known.time_first_ms, item.time_ms)
-    known.time_last_ms = max(known.time_last_ms, item.time_ms)
-    known.record_length_max = max(known.record_length_max, objects)
-    if dtype.startswith("list("):
-        known.dtype = dtype
-    return known
+    return items.spilled(item, encoded, blob_key(project, run_id, "")), encoded
 
 
 def _put_block(project: Project, ref: SequenceRef, number: int, block: bytes, tx: KvTransaction) -> None:
