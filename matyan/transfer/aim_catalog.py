@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -93,20 +93,21 @@ def read_catalog(home: Path) -> AimCatalog:
         raise ConfigurationError(f"cannot read {path}: {error}") from error
 
 
-@contextlib.contextmanager
-def _connected(path: Path) -> Iterator[sqlite3.Connection]:
+def _connected(path: Path) -> contextlib.closing[sqlite3.Connection]:
     """Open the file so that nothing is written; `immutable` where even a lock cannot be taken."""
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
-        connection.close()
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
+    mode = "mode=ro" if _can_lock(path) else "immutable=1"
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
     connection.row_factory = sqlite3.Row
-    try:
-        yield connection
-    finally:
-        connection.close()
+    return contextlib.closing(connection)
+
+
+def _can_lock(path: Path) -> bool:
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            return False
+    return True
 
 
 def _read(connection: sqlite3.Connection) -> AimCatalog:
