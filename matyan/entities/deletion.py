@@ -66,8 +66,8 @@ class EntityDeletions:
                 self._kv.write(lambda tx: _end(tx, kind, project, deletion.id))
                 return
             if deletion.deletes_runs:
-                hashes = self._kv.read(partial(_hashes, project=project, places=places, experiment_id=deletion.id))
-                self._run_changes.delete_many(hashes, project=project)
+                hashes = self._kv.read(partial(_hashes, project=project, places=places))
+                self._run_changes.delete_many(hashes, only_in=deletion.id, project=project)
             each = partial(_detach_each, kind=kind, detach=detach, project=project, entity_id=deletion.id)
             list(write_in_parts(self._kv, places, each, durable=False))
 
@@ -77,9 +77,9 @@ def _timer(seconds_max: float | None) -> HasTime:
     return lambda: time.monotonic() < ends
 
 
-def _hashes(reader: KvReader, *, project: Project, places: Sequence[RunPlace], experiment_id: str) -> list[RunId]:
+def _hashes(reader: KvReader, *, project: Project, places: Sequence[RunPlace]) -> list[RunId]:
     found = runs.read_documents(reader, project, [place.number for place in places])
-    return [RunId(one.hash) for one in found if one is not None and one.experiment_id == experiment_id]
+    return [RunId(one.hash) for one in found if one is not None]
 
 
 def _detach_each(

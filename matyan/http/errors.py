@@ -83,6 +83,12 @@ def _on_request_fault(request: Request[Any, Any, Any], error: RequestFaultError)
     return _faults_response(request, error.faults)
 
 
+def _on_unencodable(request: Request[Any, Any, Any], _: UnicodeEncodeError) -> Response[bytes]:
+    """Answer a lone surrogate where no text or no such text was expected: JSON can say it, UTF-8 cannot."""
+    fault = Fault("string_unicode", ("body",), "a text holds a lone surrogate, which UTF-8 cannot carry")
+    return _faults_response(request, [fault])
+
+
 def _faults_response(request: Request[Any, Any, Any], faults: Sequence[Fault]) -> Response[bytes]:
     dialect = dialect_of(request.scope["path"])
     body: dict[str, Any] = {"detail": faults}
@@ -124,5 +130,6 @@ EXCEPTION_HANDLERS: Final[ExceptionHandlersMap] = {
     RequestFaultError: _on_request_fault,
     ValidationException: _on_validation_error,
     HTTPException: _on_http_exception,
+    UnicodeEncodeError: _on_unencodable,
     Exception: _on_unexpected,
 }

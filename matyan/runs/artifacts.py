@@ -11,6 +11,7 @@ import itertools
 import re
 import time
 import zipfile
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Final
@@ -62,8 +63,9 @@ def entry_names(paths: Sequence[str]) -> Mapping[str, str]:
     wanted = [(path, safe_name(path)) for path in dict.fromkeys(paths)]
     taken = {parent for _, name in wanted for parent in _parents(name)}
     names: dict[str, str] = {}
+    numbers: defaultdict[str, Iterator[int]] = defaultdict(_numbers)
     for path, name in sorted(wanted, key=lambda pair: pair[0] != pair[1]):
-        names[path] = free = _free(name, taken)
+        names[path] = free = _free(name, taken, numbers[name])
         taken.add(free)
     return names
 
@@ -91,9 +93,14 @@ def _shortened(part: str) -> str:
     return (part.encode()[: PART_BYTES_MAX - len(mark)].decode(errors="ignore")) + mark.decode()
 
 
-def _free(name: str, taken: Collection[str]) -> str:
+def _numbers() -> Iterator[int]:
+    return itertools.count(2)
+
+
+def _free(name: str, taken: Collection[str], numbers: Iterator[int]) -> str:
+    """Return the name, or what it is with the next of the numbers that makes it a free one."""
     path = PurePosixPath(name)
-    numbered = (str(path.with_name(f"{path.stem}~{number}{path.suffix}")) for number in itertools.count(2))
+    numbered = (str(path.with_name(f"{path.stem}~{number}{path.suffix}")) for number in numbers)
     return next(candidate for candidate in itertools.chain([name], numbered) if candidate not in taken)
 
 
@@ -150,7 +157,7 @@ def zip_pieces(files: Iterable[tuple[str, BlobStream | None]], names: Mapping[st
 
 def _note_name(names: Mapping[str, str]) -> str:
     taken = {*names.values(), *(parent for name in names.values() for parent in _parents(name))}
-    return _free(MISSING_NAME, taken)
+    return _free(MISSING_NAME, taken, _numbers())
 
 
 def _entry(name: str, info: BlobInfo) -> zipfile.ZipInfo:

@@ -133,12 +133,19 @@ class RunChanges:
         """Delete a run; return whether there was one. It is gone for every reader at once and freed soon after."""
         return self.delete_many([run_id], project=project) > 0
 
-    def delete_many(self, run_ids: Sequence[RunId], *, project: Project = DEFAULT_PROJECT) -> int:
-        """Delete runs, some at a time; return how many of them there were."""
+    def delete_many(
+        self, run_ids: Sequence[RunId], *, only_in: str | None = None, project: Project = DEFAULT_PROJECT
+    ) -> int:
+        """Delete runs, some at a time; return how many of them there were.
+
+        `only_in` is the id of an experiment: a run that has left it meanwhile stays.
+        """
         now = self._clock.now_seconds()
 
         def change(tx: KvTransaction, run_id: RunId, stored: _Stored, marks: Marks) -> None:
             number, document = stored
+            if only_in is not None and document.experiment_id != only_in:
+                return
             repository.clear(tx, project, number, document)
             stone = Tombstone(mark=marks[run_id], deleted_at_seconds=now, number=number)
             tombstones.put(tx, project, run_id, stone)

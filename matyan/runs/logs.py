@@ -76,13 +76,8 @@ class RunLogs:
         while page is None or len(page) == PAGE_ITEMS:
             page = self._kv.read(partial(_page, project=project, number=number, key=key, begin=low, end=high))
             for step, item in page:
-                yield step, self._whole(item)
+                yield step, items.whole(item, self._blobs)
                 low = step + 1
-
-    def _whole(self, item: Item) -> Item:
-        """Return the item with its value, which lies in a blob when it is large; nothing when that is gone."""
-        data = None if item.blob_key is None else self._blobs.get(item.blob_key)
-        return item if data is None else items.decode(data)
 
 
 def _extent(reader: KvReader, project: Project, run_id: RunId, key: SequenceKey) -> _Extent:

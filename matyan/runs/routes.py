@@ -31,7 +31,7 @@ from matyan.runs.notes import (
 from matyan.runs.service import RunService
 from matyan.runs.views import Ok, RunInfo, buckets_of, listed_buckets, record_tree, run_info
 from matyan.sequences.model import Bucket
-from matyan.threads import blocking_pool, run_blocking
+from matyan.threads import download_pool, run_blocking
 from matyan.wire.trees import encode_tree_records
 
 RECORDS_TAIL: Final = 200
@@ -76,7 +76,7 @@ async def logs(
         lines = run_logs.select(RunId(run_id), LINES, begin=begin, end=end, tail=dialect.log_tail_lines)
         return (encode_tree_records({number: str(item.value or "")}) for number, item in lines.entries)
 
-    return stream(trees, pool=blocking_pool())
+    return stream(trees, pool=download_pool())
 
 
 @get(
@@ -101,7 +101,7 @@ async def log_records(
         for index, item in records.entries:
             yield encode_tree_records({index: record_tree(item, dialect)})
 
-    return stream(trees, pool=blocking_pool())
+    return stream(trees, pool=download_pool())
 
 
 # ---- notes

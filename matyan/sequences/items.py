@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.errors import CorruptedError
 from matyan.ids import Project, RunNumber
@@ -14,6 +16,8 @@ from matyan.sequences.model import Item, SequenceKey, Summary
 from matyan.store import keyspace
 from matyan.store.records import VERSION, get_documents, put_document, read_documents
 from matyan.wire.codec import decode_tree, encode_tree
+
+logger = logging.getLogger(__name__)
 
 PAGE_ROWS_FIRST: Final = 64
 PAGE_BYTES: Final = 4_000_000
@@ -51,8 +55,28 @@ def spilled(item: Item, encoded: bytes, run_prefix: str) -> Item:
 
     The name follows from the content, so that writing it again is harmless, behind the prefix of the run's blobs.
     """
-    digest = hashlib.blake2b(encoded, digest_size=20).hexdigest()
-    return Item(None, item.epoch, item.time_ms, item.single, f"{run_prefix}items/{digest}")
+    return Item(None, item.epoch, item.time_ms, item.single, f"{run_prefix}items/{_digest(encoded)}")
+
+
+def whole(item: Item, blobs: BlobEngine) -> Item:
+    """Return an item with its value, which lies in a blob when it is large; without when that is lost or damaged.
+
+    The blob's name tells what it has to hold: a file that a client put in its place is not taken for the item.
+    """
+    if item.blob_key is None:
+        return item
+    try:
+        data = blobs.get(item.blob_key)
+    except CorruptedError as error:
+        data = None
+        logger.error("a stored item is damaged", extra={"blob": item.blob_key, "error": error.message})  # noqa: TRY400 - whoever raised it has said where
+    if data is None or not item.blob_key.endswith(_digest(data)):
+        return item
+    return decode(data)
+
+
+def _digest(encoded: bytes) -> str:
+    return hashlib.blake2b(encoded, digest_size=20).hexdigest()
 
 
 def counted(known: Summary | None, key: SequenceKey, step: int, *, dtype: str, objects: int, time_ms: int) -> Summary:

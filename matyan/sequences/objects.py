@@ -96,7 +96,7 @@ class ObjectReader:
             found = self._kv.read(lambda reader, part=part: items.get_many(reader, run.project, run.number, key, part))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
             for step, item in zip(part, found, strict=True):
                 if item is not None:
-                    yield step, self._whole(item)
+                    yield step, items.whole(item, self._engine)
 
     def _steps(self, run: RunRef, key: SequenceKey, window: Window) -> Sequence[int]:
         begin, end = window.shown_steps
@@ -108,11 +108,6 @@ class ObjectReader:
             )
             steps.extend(page.steps)
         return steps
-
-    def _whole(self, item: Item) -> Item:
-        """Return the item with its value, which lies in a blob when it is large; without when that is gone."""
-        data = None if item.blob_key is None else self._engine.get(item.blob_key)
-        return item if data is None else items.decode(data)
 
 
 class ObjectReads:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import pytest
 
 from matyan.catalog import repository as catalog
 from matyan.entities.deletion import EntityDeletions
+from matyan.entities.service import ExperimentService
 from matyan.ids import DEFAULT_PROJECT, RunId
 from matyan.runs import repository as runs
-from matyan.runs.changes import RUNS_PER_TRANSACTION, RunChanges
+from matyan.runs.changes import RUNS_PER_TRANSACTION, RunChanges, RunEdit
 from matyan.runs.graves import Graves
 from matyan.runs.model import EditMark
 from tests.support.runs_app import RunsApp, runs_app
@@ -310,6 +311,42 @@ def test_a_deletion_that_was_cut_short_is_ended_by_the_job(app: RunsApp, *, dele
     left = app.kv.read(lambda reader: catalog.experiments.list_deletions(reader, DEFAULT_PROJECT, rows_max=9))
     assert left == []
     assert app.kv.read(lambda reader: catalog.experiments.count_runs(reader, DEFAULT_PROJECT, "experiment-x")) == 0
+
+
+class _MovedMeanwhile(RunChanges):
+    """Moves a run elsewhere after a deletion of its experiment chose it, before it is deleted."""
+
+    def delete_many(self, run_ids: Sequence[RunId], **options: Any) -> int:
+        self.edit(run_ids[0], RunEdit(experiment="elsewhere"))
+        return super().delete_many(run_ids, **options)
+
+
+def test_a_run_that_leaves_an_experiment_in_time_is_not_deleted_with_it(app: RunsApp) -> None:
+    make_run(app.kv, "a", experiment="doomed")
+    make_run(app.kv, "b", experiment="doomed", created_at_seconds=CREATED_AT_SECONDS - 1)
+    experiment = app.get("/runs/a/info")["props"]["experiment"]["id"]
+    changes = _MovedMeanwhile(
+        kv=app.kv, graves=Graves(kv=app.kv, blobs=app.blobs), mark_of=lambda project, run_id: EditMark("log", 9)
+    )
+    service = ExperimentService(kv=app.kv, deletions=EntityDeletions(kv=app.kv, run_changes=changes), clock=app.clock)
+
+    service.delete(experiment, deletes_runs=True)
+
+    assert stored(app) == ["a"]
+    assert app.get("/runs/a/info")["props"]["experiment"]["name"] == "elsewhere"
+
+
+def test_a_text_that_utf8_cannot_carry_is_a_fault_of_the_request(app: RunsApp) -> None:
+    make_run(app.kv, "a")
+
+    answers = [
+        app.client.post(f"{prefix}/runs/a/{route}/", content=body)
+        for prefix in (AIM, MATYAN)
+        for route, body in (("tags/new", r'{"\ud800":1}'), ("note", r'["\ud800"]'))
+    ]
+
+    assert [answer.status_code for answer in answers] == [422] * 4
+    assert all("detail" in answer.json() for answer in answers)
 
 
 def test_runs_of_an_experiment_are_listed_by_creation_whatever_the_order_of_arrival(app: RunsApp) -> None:

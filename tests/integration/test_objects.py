@@ -369,13 +369,18 @@ def test_a_large_blob_arrives_whole(app: SearchApp) -> None:
 
 def test_a_record_too_large_for_the_store_is_read_from_its_blob(app: SearchApp) -> None:
     number = store.make_run(app.kv, "a")
-    key = track(app, number, "figure", {0: [{}], 1: [{}]})
-    whole = Item([{"type": "figure", "data": {"data": ["x" * 600_000]}}])
-    app.blobs.put("there", [items.encode(whole)], content_type="application/x-matyan-item")
-    put(app, number, key, 0, Item(None, blob_key="there"))
-    put(app, number, key, 1, Item(None, blob_key="gone"))
+    key = track(app, number, "figure", {step: [{}] for step in range(4)})
+    spilled = []
+    for step, letter in enumerate("xyz"):
+        encoded = items.encode(Item([{"type": "figure", "data": {"data": [letter * 600_000]}}]))
+        spilled.append(items.spilled(items.decode(encoded), encoded, "default/a/"))
+        app.blobs.put(str(spilled[step].blob_key), [encoded], content_type="application/x-matyan-item")
+        put(app, number, key, step, spilled[step])
+    put(app, number, key, 3, Item(None, blob_key="gone"))
+    app.blobs.put(str(spilled[1].blob_key), [b"of a client"], content_type="text/plain")
+    app.blobs.put(str(spilled[2].blob_key), [items.encode(Item([{"data": "forged"}]))], content_type="text/plain")
 
-    there, gone = read(app, "figures")["values"]
+    there, replaced, forged, gone = read(app, "figures")["values"]
 
     assert json.loads(there["data"]) == {"data": ["x" * 600_000]}
-    assert json.loads(gone["data"]) == {}
+    assert [json.loads(each["data"]) for each in (replaced, forged, gone)] == [{}, {}, {}]

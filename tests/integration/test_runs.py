@@ -146,9 +146,10 @@ def test_logs_skip_numbers_that_were_never_written(app: RunsApp) -> None:
 
 def test_line_of_many_pieces_and_line_in_a_blob_are_read_whole(app: RunsApp) -> None:
     number = make_run(app.kv, "a")
-    spilled = items.encode(Item("z" * 10))
-    app.blobs.put("default/a/items/1", [spilled], content_type="application/x-matyan-item")
-    found = [Item("first"), Item("é" * 200_000), Item(None, blob_key="default/a/items/1"), Item(None, blob_key="gone")]
+    encoded = items.encode(Item("z" * 10))
+    spilled = items.spilled(Item("z" * 10), encoded, "default/a/")
+    app.blobs.put(str(spilled.blob_key), [encoded], content_type="application/x-matyan-item")
+    found = [Item("first"), Item("é" * 200_000), spilled, Item(None, blob_key="gone")]
     app.kv.write(lambda tx: put_items(tx, number, LINES, found))
 
     assert lines_of(app) == {0: "first", 1: "é" * 200_000, 2: "z" * 10, 3: ""}

@@ -104,6 +104,14 @@ def test_names_are_unique_and_stay_below_the_directory(paths: list[str]) -> None
         assert len(name.encode()) <= NAME_BYTES_MAX + 10
 
 
+def test_many_files_that_want_one_name_are_numbered() -> None:
+    paths = [f"a{'/' * count}b" for count in range(1, 5001)]
+
+    names = entry_names(paths)
+
+    assert [names[path] for path in paths] == ["a/b", *(f"a/b~{number}" for number in range(2, 5001))]
+
+
 def test_who_needs_no_change_keeps_its_name() -> None:
     assert entry_names(["/a.txt", "./a.txt", "a.txt"]) == {"a.txt": "a.txt", "/a.txt": "a~2.txt", "./a.txt": "a~3.txt"}
 
