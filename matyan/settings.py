@@ -18,9 +18,35 @@ from msgspec import Meta
 from matyan.errors import ConfigurationError
 
 PREFIX: Final = "MATYAN_"
+_ORIGIN: Final = r"^https?://[A-Za-z0-9.:\[\]-]+/?$"
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class Secret:
+    """Text that is printed as `***`, so that neither `matyan config show` nor a log tells it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text itself."""
+        return self._text
+
+    def __str__(self) -> str:
+        return "***" if self._text else ""
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other.reveal() == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,14 +100,86 @@ class KvSettings(_Section, frozen=True):
 class LogSettings(_Section, frozen=True):
     """The log between gateway and workers."""
 
-    uri: Annotated[str, Meta(description="file+file+log:///path; empty: log under data.home")] = ""
+    uri: Annotated[
+        str, Meta(description="file+log:///path or kafka://host:9092,host:9092; empty: log under data.home")
+    ] = ""
     partitions: Annotated[int, Meta(ge=1, le=256, description="fixed when the log is made")] = 4
+
+
+class KafkaSettings(_Section, frozen=True):
+    """How to talk with Kafka, where log.uri names it."""
+
+    security_protocol: Annotated[
+        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"],
+        Meta(description="encryption and login of the brokers"),
+    ] = "PLAINTEXT"
+    sasl_mechanism: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], Meta(description="how the user proves who they are")
+    ] = "PLAIN"
+    user: Annotated[str, Meta(description="name for SASL")] = ""
+    password: Annotated[Secret, Meta(description="password for SASL; never printed")] = Secret()
+    ca_file: Annotated[str, Meta(description="certificates (PEM) that vouch for the brokers; empty: the system's")] = ""
+    topic_prefix: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9._-]{0,100}$",
+            description="begins the names of topics and consumer groups, where installations share a cluster",
+        ),
+    ] = ""
+    replicas: Annotated[
+        int, Meta(ge=0, le=9, description="copies of each record in topics made by us; 0: the cluster's default")
+    ] = 0
+    compression: Annotated[
+        Literal["none", "gzip", "lz4", "snappy", "zstd"],
+        Meta(description="of batches; frames are compressed already, so it gains on many small ones only"),
+    ] = "none"
+    linger_seconds: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="how long a record may wait for others of its batch")
+    ] = 0.005
+    connect_seconds: Annotated[float, Meta(gt=0.0, le=600.0, description="how long a start waits for a broker")] = 30.0
+    delivery_seconds: Annotated[
+        float, Meta(ge=1.0, le=3600.0, description="how long a record is offered to brokers before it has failed")
+    ] = 120.0
+    session_seconds: Annotated[
+        float, Meta(ge=1.0, le=1800.0, description="a worker silent for so long loses its partitions")
+    ] = 45.0
+    handling_seconds: Annotated[
+        float, Meta(ge=1.0, le=3600.0, description="a worker busy with one slice for so long loses its partitions")
+    ] = 300.0
+    instance: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9._-]{0,100}$",
+            description="lasting name of this process in its consumer groups (static membership); empty: none",
+        ),
+    ] = ""
 
 
 class BlobSettings(_Section, frozen=True):
     """The object store."""
 
-    uri: Annotated[str, Meta(description="file:///path; empty: blobs under data.home")] = ""
+    uri: Annotated[str, Meta(description="file:///path or s3://bucket/prefix; empty: blobs under data.home")] = ""
+
+
+class S3Settings(_Section, frozen=True):
+    """The S3 store that an s3:// URI leads to."""
+
+    endpoint: Annotated[str, Meta(pattern=_ORIGIN, description="address of the store; http:// goes without TLS")] = (
+        "https://s3.amazonaws.com"
+    )
+    public_endpoint: Annotated[
+        str, Meta(pattern=rf"^$|{_ORIGIN}", description="address at which clients upload to it; empty: the same")
+    ] = ""
+    region: Annotated[str, Meta(min_length=1, description="region of the bucket")] = "us-east-1"
+    access_key: Annotated[
+        str, Meta(description="empty: AWS_ACCESS_KEY_ID and its like, or the AWS credentials file")
+    ] = ""
+    secret_key: Annotated[Secret, Meta(description="belongs to the access key; never printed")] = Secret()
+    machine_role: Annotated[
+        bool, Meta(description="where no key is given, take the role of the machine (EC2, ECS, EKS)")
+    ] = False
+    create_bucket: Annotated[bool, Meta(description="make the bucket when there is none")] = False
+    ca_file: Annotated[str, Meta(description="certificates (PEM) that vouch for the store; empty: the system's")] = ""
 
 
 class IngestSettings(_Section, frozen=True):
@@ -114,7 +212,9 @@ class Settings(_Section, frozen=True):
     http: HttpSettings = HttpSettings()
     kv: KvSettings = KvSettings()
     log: LogSettings = LogSettings()
+    kafka: KafkaSettings = KafkaSettings()
     blob: BlobSettings = BlobSettings()
+    s3: S3Settings = S3Settings()
     ingest: IngestSettings = IngestSettings()
     query: QuerySettings = QuerySettings()
     logging: LoggingSettings = LoggingSettings()
@@ -202,8 +302,8 @@ def as_toml(settings: Settings) -> str:
 
 
 def _toml_value(value: Any) -> str:
-    """Write text, numbers, booleans and lists of them: of these, JSON and TOML agree."""
-    return msgspec.json.encode(value).decode()
+    """Write text, numbers, booleans and lists of them: of these, JSON and TOML agree. A secret is not told."""
+    return msgspec.json.encode(value, enc_hook=str).decode()
 
 
 def _from_file(file: Path | None, faults: list[str]) -> Mapping[str, Any]:
@@ -258,11 +358,18 @@ def _section(name: str, kind: type[_Section], values: Mapping[str, Any], faults:
             faults.append(f"Object contains unknown field `{field}` - at `$.{name}`")
             continue
         try:
-            found[field] = msgspec.convert(value, hints[field], strict=False)
+            found[field] = msgspec.convert(value, hints[field], strict=False, dec_hook=_secret)
         except msgspec.ValidationError as error:
             text, _, below = str(error).partition(" - at `$")
             faults.append(f"{text} - at `$.{name}.{field}{below.rstrip('`')}`")
     return kind(**found)
+
+
+def _secret(_: type, value: object) -> Secret:
+    """Convert what msgspec knows no type of; it adds the path to the error."""
+    if not isinstance(value, str):
+        raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
+    return Secret(value)
 
 
 def _contradictions(settings: Settings) -> Iterator[str]:
@@ -276,3 +383,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     ports = [port for port in (http.port, *http.extra_ports) if port]
     if len(set(ports)) < len(ports):
         yield f"http.port and http.extra_ports name a port twice: {', '.join(map(str, ports))}"
+    if bool(settings.s3.access_key) != bool(settings.s3.secret_key.reveal()):
+        yield "s3.access_key and s3.secret_key belong together: set both or none"
+    kafka = settings.kafka
+    if kafka.security_protocol.startswith("SASL") and not (kafka.user and kafka.password.reveal()):
+        yield f"kafka.security_protocol is {kafka.security_protocol}, which needs kafka.user and kafka.password"

@@ -1,8 +1,8 @@
 """URI -> engine; the only file that names implementations.
 
     key-value  lmdb://PATH
-    log        file+log://PATH
-    blobs      file://PATH
+    log        file+log://PATH, kafka://HOST:PORT,HOST:PORT
+    blobs      file://PATH, s3://BUCKET or s3://BUCKET/PREFIX
 
 PATH is taken as it stands, relative to the working directory unless it begins with a slash; `~` is the home directory.
 """
@@ -21,11 +21,10 @@ from matyan.engines.kv.protocol import KvEngine
 from matyan.engines.log.embedded import open_embedded_log
 from matyan.engines.log.protocol import LogEngine
 from matyan.errors import ConfigurationError
+from matyan.settings import KafkaSettings, S3Settings
 
 _MISSING: Final = {
     "fdb": "the FoundationDB engine is not part of this version; use lmdb://PATH",
-    "kafka": "the Kafka engine is not part of this version; use file+log://PATH",
-    "s3": "the S3 engine is not part of this version; use file://PATH",
 }
 
 
@@ -38,22 +37,67 @@ def open_kv(uri: str) -> KvEngine:
     return open_embedded_kv(_path(uri, "lmdb", what="key-value store"))
 
 
-def open_log(uri: str, *, partitions: Mapping[str, int] | int, clock: Clock | None = None) -> LogEngine:
-    """Open the log that a URI names; `partitions` as in `open_embedded_log`.
+def open_log(
+    uri: str, *, partitions: Mapping[str, int] | int, kafka: KafkaSettings | None = None, clock: Clock | None = None
+) -> LogEngine:
+    """Open the log that a URI names.
+
+    Args:
+        uri: see above.
+        partitions: of each topic, or one number for every topic that is ever named. Fixed for a log id.
+        kafka: how to talk with the brokers of kafka://.
+        clock: for the records' timestamps.
 
     Raises:
-        ConfigurationError: no engine of that name, or no path. And what the engine raises when it opens.
+        ConfigurationError: no engine of that name, no path, or what the engine needs is not installed. And what the
+            engine raises when it opens.
     """
+    if uri.startswith("kafka://"):
+        return _open_kafka(uri, partitions, kafka or KafkaSettings(), clock)
     return open_embedded_log(_path(uri, "file+log", what="log"), partitions=partitions, clock=clock)
 
 
-def open_blobs(uri: str, *, keys: Sequence[bytes], clock: Clock | None = None) -> BlobEngine:
-    """Open the blob store that a URI names; `keys` sign upload URLs, the first makes new ones.
+def _open_kafka(
+    uri: str, partitions: Mapping[str, int] | int, settings: KafkaSettings, clock: Clock | None
+) -> LogEngine:
+    try:
+        from matyan.engines.log.kafka import open_kafka_log  # noqa: PLC0415 - its library is not always installed
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"kafka:// needs the package {error.name}, which is not installed; "
+            "`pip install 'matyan-tracker[distributed]'`"
+        ) from error
+    return open_kafka_log(uri, partitions=partitions, settings=settings, clock=clock)
+
+
+def open_blobs(
+    uri: str, *, keys: Sequence[bytes], s3: S3Settings | None = None, clock: Clock | None = None
+) -> BlobEngine:
+    """Open the blob store that a URI names.
+
+    Args:
+        uri: see above.
+        keys: sign the upload URLs of file://, the first makes new ones.
+        s3: how to reach and enter the store of s3://.
+        clock: for times of modification and expiry.
 
     Raises:
-        ConfigurationError: no engine of that name, or no path. And what the engine raises when it opens.
+        ConfigurationError: no engine of that name, no path, or what the engine needs is not installed. And what the
+            engine raises when it opens.
     """
+    if uri.startswith("s3://"):
+        return _open_s3(uri.removeprefix("s3://"), s3 or S3Settings(), clock)
     return open_filesystem_blobs(_path(uri, "file", what="blob store"), keys=keys, clock=clock)
+
+
+def _open_s3(place: str, settings: S3Settings, clock: Clock | None) -> BlobEngine:
+    try:
+        from matyan.engines.blob.s3 import open_s3_blobs  # noqa: PLC0415 - its library is not always installed
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"s3:// needs the package {error.name}, which is not installed; `pip install 'matyan-tracker[distributed]'`"
+        ) from error
+    return open_s3_blobs(place, settings, clock=clock)
 
 
 def _path(uri: str, scheme: str, *, what: str) -> Path:

@@ -20,7 +20,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 _BOUND: Final[ContextVar[Mapping[str, object]]] = ContextVar("matyan_log_fields")
 _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-_QUIET: Final = ("_granian", "asyncio", "httpcore", "httpx", "litestar", "tungstenite", "tokio_tungstenite")
+_QUIET: Final = ("_granian", "asyncio", "httpcore", "httpx", "kafka", "litestar", "tungstenite", "tokio_tungstenite")
 """Loggers of libraries: their warnings are heard, their chatter is not."""
 
 

@@ -105,7 +105,7 @@ def import_aim(settings: Settings, path: Path, selection: Selection, out: TextIO
     with writing_home(settings.home), contextlib.ExitStack() as stack:
         kv = open_kv(settings.kv_uri)
         stack.callback(kv.close)
-        blobs = open_blobs(settings.blob_uri, keys=keys(settings.home, "uploads"))
+        blobs = open_blobs(settings.blob_uri, keys=keys(settings.home, "uploads"), s3=settings.s3)
         stack.callback(blobs.close)
         work = AimImport(kv=kv, blobs=blobs, repository=repository, progress=ProgressLine(out))
         return work.run(selection)

@@ -95,7 +95,9 @@ def build_log(context: Context) -> Built:
     """Open the log."""
     from matyan.engines.open import open_log  # noqa: PLC0415 - see the module's docstring
 
-    context.log = open_log(context.settings.log_uri, partitions=context.settings.log.partitions)
+    context.log = open_log(
+        context.settings.log_uri, partitions=context.settings.log.partitions, kafka=context.settings.kafka
+    )
     context.health.add("log", lambda: _nothing(context.log.start_offset(TopicPartition(DATA_TOPIC, 0))))
     return Built(close=context.log.close)
 
@@ -104,7 +106,9 @@ def build_blob(context: Context) -> Built:
     """Open the object store."""
     from matyan.engines.open import open_blobs  # noqa: PLC0415 - see the module's docstring
 
-    context.blobs = open_blobs(context.settings.blob_uri, keys=keys(context.settings.home, "uploads"))
+    context.blobs = open_blobs(
+        context.settings.blob_uri, keys=keys(context.settings.home, "uploads"), s3=context.settings.s3
+    )
     context.health.add("blob", lambda: _nothing(context.blobs.info("health")))
     return Built(close=context.blobs.close)
 

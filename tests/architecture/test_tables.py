@@ -18,7 +18,7 @@ from matyan.cli import make_parser
 from matyan.http.dialect import AIM, MATYAN
 from matyan.http.errors import ERRORS
 from matyan.observe.metrics import METRICS
-from matyan.settings import SECTIONS, Settings, describe, items
+from matyan.settings import SECTIONS, Secret, Settings, describe, items
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 GENERATED = "<!-- Generated: python -m tests.architecture.test_tables -->\n"
@@ -30,7 +30,7 @@ def settings_page() -> str:
         section, _, field = path.partition(".")
         variable = f"MATYAN_{section}_{field}".upper()
         shown = "true" if value is True else "false" if value is False else value
-        default = "(empty)" if value in ("", []) else f"`{shown}`"
+        default = "(empty)" if value in ("", [], Secret()) else f"`{shown}`"
         rows.append(f"| `{path}` | `{variable}` | {default} | {describe(SECTIONS[section], field)} |")
     head = (
         "# Settings\n\n"

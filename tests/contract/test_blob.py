@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from matyan.clock import ManualClock
 from matyan.engines.blob.filesystem import open_filesystem_blobs
 from matyan.engines.blob.protocol import BlobEngine, BlobInfo
+from tests.support.s3 import S3Server
 
 CLOCK = ManualClock()
 CHUNK_BYTES_MAX = 1024 * 1024
@@ -39,11 +41,32 @@ ODD_KEYS = [
 ]
 
 
-@pytest.fixture(params=["filesystem"])
+RCLONE_DIFFERS = {
+    "test_readers_see_the_old_or_the_new_never_a_part": (
+        "rclone replaces an object step by step: one answer may have the length or the metadata of the old and bytes "
+        "of the new; S3 and MinIO replace it at once"
+    ),
+}
+"""Where the store of these tests is not what S3 promises. Skipped, since the outcome is a matter of luck."""
+
+
+@pytest.fixture(
+    params=["filesystem", pytest.param("s3", marks=pytest.mark.s3), pytest.param("s3-prefix", marks=pytest.mark.s3)]
+)
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobEngine]:
-    blobs = open_filesystem_blobs(tmp_path / "blobs", keys=[bytes(range(32))], clock=CLOCK)
+    blobs = _open(request, tmp_path)
     yield blobs
     blobs.close()
+
+
+def _open(request: pytest.FixtureRequest, tmp_path: Path) -> BlobEngine:
+    if request.param == "filesystem":
+        return open_filesystem_blobs(tmp_path / "blobs", keys=[bytes(range(32))], clock=CLOCK)
+    if reason := RCLONE_DIFFERS.get(request.node.originalname):
+        pytest.skip(reason)
+    server: S3Server = request.getfixturevalue("s3_server")
+    bucket = f"contract-{uuid.uuid4()}"
+    return server.open(bucket if request.param == "s3" else f"{bucket}/team/a", clock=CLOCK)
 
 
 def put(blobs: BlobEngine, *keys: str) -> None:
@@ -275,5 +298,6 @@ def test_presign_put_gives_a_url_and_headers(blobs: BlobEngine) -> None:
 
     assert url.isascii()
     assert url.startswith("http")
-    assert not {"..", "?", "#", " "} & {url[i : i + n] for n in (1, 2) for i in range(len(url))}
+    address = url.partition("?X-Amz-")[0]  # what S3 signs stands after a question mark
+    assert not {"..", "?", "#", " "} & {address[i : i + n] for n in (1, 2) for i in range(len(address))}
     assert all(isinstance(text, str) for item in headers.items() for text in item)

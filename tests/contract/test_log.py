@@ -11,9 +11,11 @@ import pytest
 
 from matyan.clock import ManualClock
 from matyan.engines.log.embedded import open_embedded_log
+from matyan.engines.log.kafka import open_kafka_log
 from matyan.engines.log.protocol import Appended, LogEngine, LogEntry, TopicPartition
 from matyan.errors import CorruptedError, InvalidArgumentError, TooLargeError, UnavailableError
 from matyan.limits import RECORD_BYTES_MAX
+from tests.support.kafka import fresh_settings, shared_broker
 from tests.support.logs import ONLY, SECONDS, TOPIC, append, read_all, values_of
 
 WIDE = "wide"
@@ -24,21 +26,36 @@ CLOCK = ManualClock(1_700_000_000.125)
 OpenLog = Callable[[], LogEngine]
 
 
-@pytest.fixture(params=["embedded"])
+PARTITIONS = {TOPIC: 1, WIDE: 4}
+KAFKA_CANNOT = {
+    "test_consumers_of_a_group_share_the_partitions_and_take_over": "Kafka's members learn of each other at heartbeats",
+    "test_trim_deletes_whole_segments_and_keeps_what_is_not_below": "Kafka does not tell how many bytes it deletes",
+    "test_trim_of_nothing_frees_nothing": "Kafka deletes up to the offset exactly",
+}
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
 def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenLog]:
     """Open the log; opened again after a close, it is the same one."""
     opened: list[LogEngine] = []
 
-    def open_again() -> LogEngine:
-        opened.append(
-            open_embedded_log(
-                tmp_path / "log",
-                partitions={TOPIC: 1, WIDE: 4},
-                segment_bytes=20_000,
-                tail_bytes_max=5_000,
-                clock=CLOCK,
-            )
+    def embedded() -> LogEngine:
+        return open_embedded_log(
+            tmp_path / "log", partitions=PARTITIONS, segment_bytes=20_000, tail_bytes_max=5_000, clock=CLOCK
         )
+
+    def kafka() -> LogEngine:
+        return open_kafka_log(broker.uri, partitions=PARTITIONS, settings=settings, clock=CLOCK)
+
+    if request.param == "kafka":
+        broker = shared_broker()
+        settings = fresh_settings()
+        if reason := KAFKA_CANNOT.get(request.function.__name__):
+            request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    open_one = {"embedded": embedded, "kafka": kafka}[request.param]
+
+    def open_again() -> LogEngine:
+        opened.append(open_one())
         return opened[-1]
 
     yield open_again

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from matyan.errors import ConfigurationError
-from matyan.settings import SECTIONS, Settings, as_toml, describe, differences, items, load
+from matyan.settings import SECTIONS, Secret, Settings, as_toml, describe, differences, items, load
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 
@@ -107,6 +107,38 @@ def test_a_written_settings_file_reads_back(tmp_path: Path) -> None:
 
     assert load(file=write(tmp_path, text), environ={}) == settings
     assert set(tomllib.loads(text)) == set(SECTIONS)
+
+
+def test_a_secret_is_read_from_anywhere_and_printed_nowhere(tmp_path: Path) -> None:
+    file = write(tmp_path, "[s3]\naccess_key = 'me'\nsecret_key = 'in the file'\n")
+    read = load(file=file, environ={})
+    settings = load(file=file, environ={"MATYAN_S3_SECRET_KEY": "hush hush"})
+
+    assert (read.s3.secret_key.reveal(), settings.s3.secret_key.reveal()) == ("in the file", "hush hush")
+    assert differences(settings) == {"s3.access_key": "me", "s3.secret_key": Secret("hush hush")}
+    assert repr(differences(settings)["s3.secret_key"]) == "'***'"
+    for printed in (repr(settings), str(differences(settings)), as_toml(settings)):
+        assert "hush" not in printed
+        assert "***" in printed
+
+
+def test_a_secret_that_is_no_text_is_a_fault_that_does_not_tell_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^Expected `str`, got `int` - at `\$\.s3\.secret_key`$") as error:
+        load(file=write(tmp_path, "[s3]\nsecret_key = 12345\n"), environ={})
+
+    assert "12345" not in error.value.message
+
+
+@pytest.mark.parametrize("given", [{"s3.access_key": "me"}, {"s3.secret_key": "hush"}])
+def test_one_half_of_a_key_pair_is_a_fault(given: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match=r"s3\.access_key and s3\.secret_key belong together"):
+        load(environ={}, flags=given)
+
+
+@pytest.mark.parametrize("endpoint", ["store:9000", "ftp://store", "http://store/path", "http://me:key@store", ""])
+def test_an_s3_endpoint_is_scheme_and_host(endpoint: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"s3\.endpoint"):
+        load(environ={}, flags={"s3.endpoint": endpoint})
 
 
 def test_every_setting_has_a_description() -> None:

@@ -50,7 +50,8 @@ class LogProducer(Protocol):
 
         Durable: they survive the loss of power (embedded) or are acknowledged by all in-sync replicas (Kafka).
         The future fails with UnavailableError when the log cannot take them now (disk full, broker down, the bounded
-        queue is full): then none of them will ever be read. It fails with TooLargeError, likewise, for an entry over
+        queue is full): then none of them will ever be read, save that Kafka may have written what it did not
+        acknowledge in time. It fails with TooLargeError, likewise, for an entry over
         RECORD_BYTES_MAX. Futures are resolved in a thread of the engine: callbacks must be short.
         """
 
@@ -115,7 +116,7 @@ class LogEngine(Protocol):
         """Return the offset of the oldest record kept (equals the end offset when there is none)."""
 
     def trim(self, partition: TopicPartition, before_offset: int) -> int:
-        """Delete whole segments that lie before `before_offset`; return the bytes freed."""
+        """Delete whole segments that lie before `before_offset`; return the bytes freed, 0 if the log cannot tell."""
 
     def close(self) -> None:
         """Release everything."""
