@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from matyan.errors import ConfigurationError, InvalidArgumentError, MatyanError
+from matyan.limits import JSON_DEPTH_MAX
 from matyan.wire.streams import Key, Mark, decode_path, decode_value
 from matyan.wire.trees import encode_path
 
@@ -21,6 +22,8 @@ _BLOBS: Final = b"BLOBS\xfe"
 _OBJECT_TAG: Final = 15
 """First byte of a value that begins an object of a class; the name of the class follows."""
 _OPEN_FILES_MAX: Final = 64
+_KEYS_MAX: Final = JSON_DEPTH_MAX + 1
+"""Of a path: containers nested as deeply as a frame may nest them, under the name of the part of the run they are."""
 
 
 class AimDataError(MatyanError):
@@ -41,6 +44,15 @@ class AimObject(NamedTuple):
 
     kind: str
     fields: dict[Key, Any]
+
+
+class Folded(NamedTuple):
+    """A tree that was put together, of bounded depth: whoever walks it may recurse."""
+
+    tree: Any
+    """None when there was nothing."""
+    cut: tuple[tuple[Key, ...], ...] = ()
+    """Paths at which something was nested too deeply, and was left out."""
 
 
 class _Node:
@@ -89,8 +101,8 @@ class Chunk:
         except Exception as error:
             raise AimDataError(f"cannot read {self._path}: {_text(error)}") from error
 
-    def tree(self, *path: Key) -> Any:
-        """Return the tree under `path`; None when there is nothing.
+    def tree(self, *path: Key) -> Folded:
+        """Return the tree under `path`.
 
         Raises:
             AimDataError: the file is damaged.
@@ -124,28 +136,34 @@ def decode(value: bytes) -> Any:
         raise AimDataError(f"a value cannot be read: {error.message}") from error
 
 
-def fold(records: Iterable[tuple[tuple[Key, ...], Any]]) -> Any:
-    """Return the tree of (path, leaf or mark) pairs, parents before children; None when there are none.
+def fold(records: Iterable[tuple[tuple[Key, ...], Any]]) -> Folded:
+    """Return the tree of (path, leaf or mark) pairs, parents before children.
 
     What stands both as a leaf and as a container is the container: Aim leaves the leaf behind when a value is
-    replaced by a tree.
+    replaced by a tree. What is nested deeper than trees may be here is left out: Aim stores a path whatever its length.
     """
     root: Any = None
+    cut: dict[tuple[Key, ...], None] = {}
     for path, value in records:
         node = _Node(value) if isinstance(value, Mark | ClassMark) else value
-        if not path:
+        if len(path) + isinstance(node, _Node) > _KEYS_MAX:
+            cut[path[:_KEYS_MAX]] = None
+        elif path:
+            root = root if isinstance(root, _Node) else _Node()
+            _place(root, path, node)
+        else:
             root = node
-            continue
-        if not isinstance(root, _Node):
-            root = _Node()
-        parent = root
-        for key in path[:-1]:
-            child = parent.children.get(key)
-            if not isinstance(child, _Node):
-                child = parent.children[key] = _Node()
-            parent = child
-        parent.children[path[-1]] = node
-    return _finish(root)
+    return Folded(_finish(root), tuple(cut))
+
+
+def _place(root: _Node, path: tuple[Key, ...], node: Any) -> None:
+    parent = root
+    for key in path[:-1]:
+        child = parent.children.get(key)
+        if not isinstance(child, _Node):
+            child = parent.children[key] = _Node()
+        parent = child
+    parent.children[path[-1]] = node
 
 
 def _finish(node: Any) -> Any:

@@ -16,7 +16,7 @@ from matyan.catalog import repository as catalog
 from matyan.catalog.model import Experiment, Tag
 from matyan.catalog.notes import Note, Notes, Owner, experiment_notes, run_notes
 from matyan.catalog.repository import E, Entities
-from matyan.engines.kv.protocol import KvTransaction
+from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.errors import MatyanError
 from matyan.ids import Project, RunId, RunNumber, check_label
 from matyan.runs import repository as runs
@@ -24,12 +24,13 @@ from matyan.runs import tombstones
 from matyan.runs.model import Artifact, RunDocument
 from matyan.transfer import progress as progresses
 from matyan.transfer.aim_catalog import AimExperiment, AimNote, AimTag
-from matyan.transfer.aim_source import AimRun
+from matyan.transfer.aim_runs import AimRun
 from matyan.transfer.progress import AIM, CATALOG, ImportProgress, NoteSeen, Seen
 from matyan.wire.codec import encode_tree
 
 DEFAULT_EXPERIMENT: Final = "default"
 _MERGED: Final = ("name", "description", "archived")
+_ALL: Final = frozenset(RunDocument.__struct_fields__)
 
 
 class NotImportedError(MatyanError):
@@ -57,6 +58,8 @@ class Begun(NamedTuple):
     number: RunNumber
     created: bool
     progress: ImportProgress
+    written: frozenset[str]
+    """Fields of the document that are the source's since now; the others may have been edited here."""
 
 
 def put_experiment(tx: KvTransaction, project: Project, experiment: AimExperiment) -> None:
@@ -108,10 +111,14 @@ def begin_run(tx: KvTransaction, project: Project, run_id: RunId, run: AimRun, n
         _link(tx, project, number, document)
         _put_system_params(tx, project, number, run)
         notes = _put_notes(tx, project, run_notes, number, run.row.notes, {})
+        written = _ALL
     else:
         (document_or_none,) = runs.read_documents(tx, project, [number])
         assert document_or_none is not None, "a run's number and document come and go together"
-        document = _merge(tx, project, number, document_or_none, run, known.seen, names)
+        changes = _merge(tx, project, document_or_none, run, known.seen, names)
+        # Tags from here stay among those from there, so all of them together are nobody's.
+        written = frozenset(changes) - {"tag_ids"}
+        document = _replace(tx, project, number, document_or_none, changes)
         if digest != known.params_digest:
             document = _with_params(document, run)
             _put_system_params(tx, project, number, run)
@@ -119,7 +126,7 @@ def begin_run(tx: KvTransaction, project: Project, run_id: RunId, run: AimRun, n
         notes = _put_notes(tx, project, run_notes, number, run.row.notes, known.notes)
     progress = ImportProgress(number=number, seen=seen, params_digest=digest, notes=notes)
     progresses.put(tx, project, AIM, run_id, progress)
-    return Begun(number, known is None, progress)
+    return Begun(number, known is None, progress, written)
 
 
 def seen_of(run: AimRun) -> Seen:
@@ -195,14 +202,9 @@ def _link(tx: KvTransaction, project: Project, number: RunNumber, document: RunD
 
 
 def _merge(
-    tx: KvTransaction,
-    project: Project,
-    number: RunNumber,
-    stored: RunDocument,
-    run: AimRun,
-    seen: Seen,
-    names: Names,
-) -> RunDocument:
+    tx: KvTransaction, project: Project, stored: RunDocument, run: AimRun, seen: Seen, names: Names
+) -> dict[str, Any]:
+    """Return the fields of the stored document that the source changes, with their values."""
     now = seen_of(run)
     changes: dict[str, Any] = {
         name: getattr(now, name)
@@ -212,7 +214,13 @@ def _merge(
     if now.end_time_seconds != seen.end_time_seconds:
         changes |= {"end_time_seconds": now.end_time_seconds, "active": now.end_time_seconds is None}
     changes |= _merge_experiment(tx, project, stored, seen, now, names)
-    changes |= _merge_tags(tx, project, stored, seen, now, names)
+    return changes | _merge_tags(tx, project, stored, seen, now, names)
+
+
+def _replace(
+    tx: KvTransaction, project: Project, number: RunNumber, stored: RunDocument, changes: Mapping[str, Any]
+) -> RunDocument:
+    """Return the changed document, with its experiment and tags linked to it."""
     document = msgspec.structs.replace(stored, **changes)
     place = document.place(number)
     if stored.experiment_id is not None and stored.experiment_id != document.experiment_id:
@@ -271,14 +279,19 @@ def _tag(tx: KvTransaction, project: Project, source: AimTag) -> Tag:
     return found
 
 
+def find_known(reader: KvReader, project: Project, entities: Entities[E], source: AimExperiment | AimTag) -> E | None:
+    """Return what an experiment or tag of the source is here: the one of its name, else the one of its id, or None."""
+    return entities.find(reader, project, source.name) or entities.get(reader, project, source.id)
+
+
 def _find(tx: KvTransaction, project: Project, entities: Entities[E], source: AimExperiment | AimTag) -> E | None:
     """Return what stands here for an experiment or tag of the source, None for nothing.
 
     Raises:
         NotImportedError: it was deleted here a moment ago, and runs may still be linked to its id.
     """
-    found = entities.find(tx, project, check_label(source.name, "name of an experiment or tag"))
-    found = found or entities.get(tx, project, source.id)
+    check_label(source.name, "name of an experiment or tag")
+    found = find_known(tx, project, entities, source)
     if found is None and entities.get_deletion(tx, project, source.id) is not None:
         raise NotImportedError(f"{source.name!r} is being deleted here: import again when that is done")
     return found
@@ -289,7 +302,7 @@ def _is_deleted(
 ) -> bool:
     if source.id not in known.named:
         return False
-    return entities.find(tx, project, source.name) is None and entities.get(tx, project, source.id) is None
+    return find_known(tx, project, entities, source) is None
 
 
 # ---- notes

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
 import msgspec
 
+from matyan.clock import SystemClock
 from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.kv.protocol import KvEngine
 from matyan.errors import ConfigurationError, InvalidArgumentError, MatyanError, UnavailableError
@@ -25,7 +27,11 @@ from matyan.transfer.reporting import ProgressLine
 from matyan.transfer.verify import DIFFERENCES_MAX, RunCheck
 from matyan.transfer.writing import RunGoneError
 
+logger = logging.getLogger(__name__)
+
 _ATTEMPTS: Final = 3
+_FATAL: Final = (UnavailableError, ConfigurationError, MemoryError)
+"""What is wrong with the store or the machine, and would be with every other run too."""
 
 
 class Selection(NamedTuple):
@@ -85,7 +91,8 @@ class _Arrived(NamedTuple):
 
     row: AimRunRow
     run_id: RunId
-    is_new: bool
+    written: frozenset[str]
+    """Fields of its document that were taken from the source just now."""
     signature: str
 
 
@@ -127,7 +134,7 @@ class AimImport:
         self._report.points, self._report.seconds = self._progress.points, self._progress.seconds
         self._progress.begin("verified", len(arrived))
         for run in arrived:
-            self._verify(run)
+            self._verify(run, names)
             self._progress.count_run()
         self._progress.end()
         self._report.verified_points = self._progress.points
@@ -146,8 +153,7 @@ class AimImport:
             self._put_experiment(experiment)
         self._kv.write(lambda tx: aim_documents.put_tags(tx, self._project, tags), durable=False)
         by_name = {each.name: each for each in catalog.experiments}
-        made = AimExperiment(make_id(), aim_documents.DEFAULT_EXPERIMENT, None, False, 0.0, ())
-        default = by_name.get(aim_documents.DEFAULT_EXPERIMENT, made)
+        default = by_name.get(aim_documents.DEFAULT_EXPERIMENT) or _make_default(rows)
         return Names(by_name, {each.name: each for each in catalog.tags}, default)
 
     def _put_experiment(self, experiment: AimExperiment) -> None:
@@ -155,15 +161,22 @@ class AimImport:
 
     def _bring_runs(self, rows: Sequence[AimRunRow], names: Names) -> Iterator[_Arrived]:
         for row in rows:
-            try:
-                yield self._bring_steadily(row, names)
-            except UnavailableError:
-                raise
-            except (DeletedHereError, RunGoneError) as error:
-                self._leave_out(row, error.message)
-            except MatyanError as error:
-                self._complain(row, error.message)
+            run = self._bring_if_possible(row, names)
+            if run is not None:
+                yield run
             self._progress.count_run()
+
+    def _bring_if_possible(self, row: AimRunRow, names: Names) -> _Arrived | None:
+        """Bring one run; whatever it holds, it costs no other one."""
+        try:
+            return self._bring_steadily(row, names)
+        except _FATAL:
+            raise
+        except (DeletedHereError, RunGoneError) as error:
+            self._leave_out(row, error.message)
+        except Exception as error:  # noqa: BLE001 - what nobody thought of is wrong with this run alone
+            self._complain(row, _explain(row, error))
+        return None
 
     def _bring_steadily(self, row: AimRunRow, names: Names) -> _Arrived:
         """Bring one run; when files vanish because the source writes to it just now, begin again."""
@@ -187,7 +200,7 @@ class AimImport:
         known = self._kv.read(lambda reader: progresses.get(reader, self._project, AIM, run_id))
         if known is not None and known.signature == signature and self._is_here(run_id, known.number):
             self._report.unchanged += 1
-            return _Arrived(row, run_id, False, signature)
+            return _Arrived(row, run_id, frozenset(), signature)
         reader = self._repository.open_run(row)
         begun = self._kv.write(
             lambda tx: aim_documents.begin_run(tx, self._project, run_id, reader.run, names), durable=False
@@ -195,7 +208,7 @@ class AimImport:
         self._bring_points(reader, row, run_id, begun, signature)
         self._report.created += begun.created
         self._report.updated += not begun.created
-        return _Arrived(row, run_id, begun.created, signature)
+        return _Arrived(row, run_id, begun.written, signature)
 
     def _bring_points(self, reader: AimRunReader, row: AimRunRow, run_id: RunId, begun: Begun, signature: str) -> None:
         points = PointImport(
@@ -225,19 +238,13 @@ class AimImport:
 
     # ---- comparing
 
-    def _verify(self, run: _Arrived) -> None:
+    def _verify(self, run: _Arrived, names: Names) -> None:
         try:
-            check = RunCheck(
-                kv=self._kv,
-                blobs=self._blobs,
-                project=self._project,
-                run_id=run.run_id,
-                reader=self._repository.open_run(run.row),
-                count=self._progress.count_points,
-            )
-            found = list(islice(check.differences(is_new=run.is_new), DIFFERENCES_MAX + 1))
-        except AimDataError as error:
-            found = [error.message]
+            found = self._differences(run, names)
+        except _FATAL:
+            raise
+        except Exception as error:  # noqa: BLE001 - as when it was brought
+            found = [_explain(run.row, error)]
         if found and self._repository.signature(run.row) != run.signature:
             self._leave_out(run.row, "the source writes to it still, so it was not compared; import again later")
             return
@@ -246,6 +253,18 @@ class AimImport:
             self._complain(run.row, text)
         if len(found) > DIFFERENCES_MAX:
             self._complain(run.row, "and more differences")
+
+    def _differences(self, run: _Arrived, names: Names) -> list[str]:
+        check = RunCheck(
+            kv=self._kv,
+            blobs=self._blobs,
+            project=self._project,
+            run_id=run.run_id,
+            reader=self._repository.open_run(run.row),
+            names=names,
+            count=self._progress.count_points,
+        )
+        return list(islice(check.differences(run.written), DIFFERENCES_MAX + 1))
 
     # ---- telling
 
@@ -256,6 +275,20 @@ class AimImport:
     def _complain(self, row: AimRunRow, text: str) -> None:
         self._report.problems.append(f"run {row.hash}: {text}")
         self._progress.note(self._report.problems[-1])
+
+
+def _explain(row: AimRunRow, error: Exception) -> str:
+    if isinstance(error, MatyanError):
+        return error.message
+    logger.error("the run %s cannot be imported", row.hash, exc_info=error)
+    return f"unexpected {type(error).__name__}: {error}"
+
+
+def _make_default(rows: Sequence[AimRunRow]) -> AimExperiment:
+    """Return the experiment for runs that belong nowhere, as old as the oldest of them; `rows` in order of creation."""
+    times = (row.created_at_seconds for row in rows if row.experiment is None)
+    made_at = next(filter(None, times), None) or SystemClock().now_seconds()
+    return AimExperiment(make_id(), aim_documents.DEFAULT_EXPERIMENT, None, False, made_at, ())
 
 
 def _check_experiments(repository: AimRepository, selection: Selection) -> None:

@@ -14,7 +14,8 @@ from matyan.blobs.service import blob_key
 from matyan.ids import Project, RunId
 from matyan.sequences.model import BUCKET_OF_KIND, Item
 from matyan.transfer.aim_chunks import AimDataError, AimObject, plain
-from matyan.transfer.aim_source import LOG_LINE, LOG_RECORD, AimItem
+from matyan.transfer.aim_runs import LOG_LINE, LOG_RECORD
+from matyan.transfer.aim_source import AimItem
 from matyan.wire.streams import Key
 
 Fields = Mapping[Key, Any]

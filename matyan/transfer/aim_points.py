@@ -19,7 +19,8 @@ from matyan.sequences.model import Bucket, Columns, Item, Summary
 from matyan.sequences.repository import SequenceRef, Whole
 from matyan.transfer import aim_objects
 from matyan.transfer.aim_objects import Made
-from matyan.transfer.aim_source import AimItem, AimRunReader, AimSequence
+from matyan.transfer.aim_runs import AimSequence
+from matyan.transfer.aim_source import AimItem, AimRunReader
 from matyan.transfer.writing import RunWriter, stored_item
 
 ITEMS_AT_ONCE: Final = 64

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -20,54 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matyan.errors import ConfigurationError
-from matyan.runs.model import SYSTEM_PARAMS, Artifact
+from matyan.limits import JSON_DEPTH_MAX
 from matyan.sequences import chunks
-from matyan.sequences.model import (
-    BUCKET_OF_KIND,
-    Bucket,
-    Columns,
-    Float64s,
-    Int64s,
-    SequenceKey,
-    canonical_context,
-)
+from matyan.sequences.model import Columns, Float64s, Int64s
 from matyan.transfer.aim_catalog import FILE, AimCatalog, AimRunRow, read_catalog
-from matyan.transfer.aim_chunks import AimDataError, AimObject, Chunk, check_library, decode, fold, plain
-from matyan.wire.streams import Key, Tag, decode_path
+from matyan.transfer.aim_chunks import AimDataError, AimObject, Chunk, check_library, decode, fold
+from matyan.transfer.aim_runs import AimSequence, make_run
+from matyan.wire.streams import Tag, decode_path
 
 _DIRECTORY: Final = ".aim"
 _VERSION_MAJOR: Final = 1
 _ROW_KEY_BYTES: Final = 10
 """Of an integer in a path: a byte before and after its eight."""
 _NUMBER_BYTES: Final = 9
-_NUMBER_TYPES: Final = {"int": "int", "bool": "int", "float": "float", "float64": "float", "number": "number"}
 _NO_VALUE: Final = b"\x00"
-LOG_LINE: Final = "log_line"
-LOG_RECORD: Final = "log_record"
-_LOGS: Final = {
-    LOG_LINE: SequenceKey(Bucket.LOGS, "logs"),
-    LOG_RECORD: SequenceKey(Bucket.LOG_RECORDS, "log_records"),
-}
-
-
-class AimSequence(msgspec.Struct, frozen=True, kw_only=True):
-    """A sequence of a run, without its points."""
-
-    key: SequenceKey
-    """What it is here."""
-    dtype: str
-    """Metrics: `float`, `int`, `number`; objects: `image`, `list(image)`, ..., `log_line`, or another class."""
-    path: tuple[Key, ...]
-    """Where its columns lie in the run's file."""
-    hashed: bool
-    """Whether rows are keyed by a hash of the step."""
-    first_step: int | None = None
-    last_step: int | None = None
-    """The greatest, as noted apart from the points; None where Aim noted none."""
-    first: float | None = None
-    minimum: float | None = None
-    maximum: float | None = None
-    """Of metrics, over everything ever written; None where Aim kept none."""
 
 
 class AimItem(NamedTuple):
@@ -77,18 +43,6 @@ class AimItem(NamedTuple):
     value: AimObject | list[Any] | Any
     epoch: float | None
     time_ms: int
-
-
-class AimRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run, without the points of its sequences."""
-
-    row: AimRunRow
-    created_at_seconds: float
-    end_time_seconds: float | None
-    params: dict[Key, Any]
-    system_params: dict[Key, Any] | None
-    artifacts: tuple[Artifact, ...]
-    sequences: tuple[AimSequence, ...]
 
 
 class AimRunReader:
@@ -103,8 +57,7 @@ class AimRunReader:
         self._home = home
         self._hash = row.hash
         meta = Chunk(_chunk_path(home, "meta", row.hash))
-        tree = meta.tree("meta", "chunks", row.hash)
-        self.run = _make_run(row, tree if isinstance(tree, dict) else {}, _made_at(home, row))
+        self.run = make_run(row, meta.tree("meta", "chunks", row.hash), _made_at(home, row))
 
     @functools.cached_property
     def _series(self) -> Chunk:
@@ -133,7 +86,7 @@ class AimRunReader:
         """Yield the steps of a sequence of objects: from 0 upwards, then negative ones.
 
         Raises:
-            AimDataError: the file is damaged.
+            AimDataError: the file is damaged, or an object is nested too deeply.
         """
         epochs = self._by_step(sequence, "epoch")
         times = self._by_step(sequence, "time")
@@ -141,7 +94,9 @@ class AimRunReader:
         for step, rows in groupby(records, key=lambda record: record[0][0]):
             if not isinstance(step, int):
                 continue
-            value = fold((path[1:], decode(data)) for path, data in rows)
+            value, cut = fold((path[1:], decode(data)) for path, data in rows)
+            if cut:
+                raise AimDataError(f"the object of step {step} is nested deeper than {JSON_DEPTH_MAX} levels")
             time_ms = round(times.get(step, self.run.created_at_seconds) * 1000)
             yield AimItem(step, value, epochs.get(step), time_ms)
 
@@ -203,9 +158,16 @@ class AimRepository:
             path = _chunk_path(self.home, part, row.hash)
             files = sorted(path.iterdir()) if path.is_dir() else []
             for file in files:
-                status = file.stat()
-                digest.update(f"{part}/{file.name}/{status.st_size}/{status.st_mtime_ns}\n".encode())
+                digest.update(f"{part}/{file.name}/{_size_and_time(file)}\n".encode())
         return digest.hexdigest()
+
+
+def _size_and_time(file: Path) -> str:
+    try:
+        status = file.stat()
+    except FileNotFoundError:  # Aim put its content into another one just now
+        return "gone"
+    return f"{status.st_size}/{status.st_mtime_ns}"
 
 
 def _find_home(path: Path) -> Path:
@@ -232,88 +194,6 @@ def _made_at(home: Path, row: AimRunRow) -> float:
         return row.created_at_seconds
     identity = _chunk_path(home, "meta", row.hash) / "IDENTITY"
     return identity.stat().st_mtime if identity.exists() else 0.0
-
-
-def _make_run(row: AimRunRow, tree: Mapping[Key, Any], created_at_seconds: float) -> AimRun:
-    params = plain(tree.get("attrs"))
-    params = params if isinstance(params, dict) else {}
-    system = params.get(SYSTEM_PARAMS)
-    if isinstance(system, dict):
-        del params[SYSTEM_PARAMS]
-    end = tree.get("end_time", row.end_time_seconds)
-    return AimRun(
-        row=row,
-        created_at_seconds=created_at_seconds,
-        end_time_seconds=end if isinstance(end, float | int) else None,
-        params=params,
-        system_params=system if isinstance(system, dict) else None,
-        artifacts=tuple(_artifacts(_dict(tree.get("artifacts")))),
-        sequences=tuple(_sequences(row.hash, _dict(tree.get("traces")), _dict(tree.get("contexts")))),
-    )
-
-
-def _artifacts(tree: Mapping[Key, Any]) -> Iterator[Artifact]:
-    for name, found in tree.items():
-        fields = plain(found)
-        if isinstance(fields, dict):
-            yield Artifact(
-                str(fields.get("name", name)), str(fields.get("uri", "")), origin=str(fields.get("path", ""))
-            )
-
-
-def _sequences(run_hash: str, traces: Mapping[Key, Any], contexts: Mapping[Key, Any]) -> Iterator[AimSequence]:
-    for context_id, names in traces.items():
-        context = canonical_context(_text_keys(plain(contexts.get(context_id)) or {}))
-        for name, trace in _dict(names).items():
-            if isinstance(trace, dict):
-                yield _sequence(run_hash, context_id, context, str(name), trace)
-
-
-def _sequence(run_hash: str, context_id: Key, context: str, name: str, trace: Mapping[Key, Any]) -> AimSequence:
-    dtype = str(trace.get("dtype", "float")).replace("aim.", "")
-    number_type = _NUMBER_TYPES.get(dtype)
-    version = trace.get("version", 1)
-    root: tuple[Key, ...] = ("seqs", "chunks") if version == 1 else ("seqs", f"v{version}", "chunks")
-    return AimSequence(
-        key=_key(dtype, name, context),
-        dtype=number_type or dtype,
-        path=(*root, run_hash, context_id, name),
-        hashed=version != 1,
-        first_step=_step(trace.get("first_step")),
-        last_step=_step(trace.get("last_step")),
-        first=_number(trace.get("first")) if number_type else None,
-        minimum=_number(trace.get("min")),
-        maximum=_number(trace.get("max")),
-    )
-
-
-def _key(dtype: str, name: str, context: str) -> SequenceKey:
-    if dtype in _NUMBER_TYPES:
-        return SequenceKey(Bucket.METRIC, name, context)
-    kind = dtype.removeprefix("list(").removesuffix(")")
-    if kind in _LOGS:
-        return _LOGS[kind]
-    # A class of somebody's own is kept readable, as text.
-    return SequenceKey(BUCKET_OF_KIND.get(kind, Bucket.TEXTS), name, context)
-
-
-def _dict(value: Any) -> dict[Key, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _text_keys(value: Any) -> Any:
-    """Return JSON-like data with keys as JSON has them."""
-    if isinstance(value, dict):
-        return {str(key): _text_keys(item) for key, item in value.items()}
-    return [_text_keys(item) for item in value] if isinstance(value, list) else value
-
-
-def _step(value: Any) -> int | None:
-    return int(value) if isinstance(value, int | float) else None
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
 
 
 # ---- columns
@@ -355,8 +235,8 @@ def _table(values: Sequence[bytes]) -> tuple[NDArray[np.uint8], Int64s] | None:
 
 
 def _as_float(value: bytes) -> float:
-    number = None if value == _NO_VALUE else _number(decode(value))
-    return np.nan if number is None else number
+    number = None if value == _NO_VALUE else decode(value)
+    return float(number) if isinstance(number, int | float) else np.nan
 
 
 def _aligned(rows: Int64s, other_rows: Int64s, column: NDArray[Any], missing: float) -> NDArray[Any]:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
 import numpy as np
 
 from matyan.catalog import repository as catalog
+from matyan.catalog.repository import E, Entities
 from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.kv.protocol import KvEngine
 from matyan.ids import Project, RunId, RunNumber
 from matyan.runs import repository as runs
-from matyan.runs.model import Run, RunDocument
+from matyan.runs.model import Run
 from matyan.sequences import items
 from matyan.sequences import repository as sequences
 from matyan.sequences.model import Bucket, Columns, Item, SequenceKey, Summary
 from matyan.transfer import aim_objects
+from matyan.transfer.aim_catalog import AimExperiment, AimTag
+from matyan.transfer.aim_documents import Names, find_known
 from matyan.transfer.aim_objects import Made
 from matyan.transfer.aim_points import ITEMS_AT_ONCE, Count, same_rows
-from matyan.transfer.aim_source import AimItem, AimRun, AimRunReader, AimSequence
+from matyan.transfer.aim_runs import AimRun, AimSequence
+from matyan.transfer.aim_source import AimItem, AimRunReader
 from matyan.wire.codec import encode_tree
 
 DIFFERENCES_MAX: Final = 20
@@ -38,6 +42,7 @@ class RunCheck:
         project: Project,
         run_id: RunId,
         reader: AimRunReader,
+        names: Names,
         count: Count,
     ) -> None:
         self._kv = kv
@@ -45,13 +50,15 @@ class RunCheck:
         self._project = project
         self._run_id = run_id
         self._reader = reader
+        self._names = names
         self._count = count
 
-    def differences(self, *, is_new: bool) -> Iterator[str]:
+    def differences(self, written: frozenset[str]) -> Iterator[str]:
         """Yield what differs, as sentences without the run's name; nothing when all is equal.
 
         Args:
-            is_new: whether nobody can have edited the run here yet: then name, tags, ... are compared too.
+            written: fields of the run's document that were just taken from the source: of name, tags, end, ... only
+                these are compared, as the others may have been edited here.
 
         Raises:
             AimDataError: the source cannot be read.
@@ -60,9 +67,9 @@ class RunCheck:
         if run is None:
             yield "it is not here"
             return
-        yield from _document_differences(self._reader.run, run.document, run)
-        if is_new:
-            yield from self._label_differences(run)
+        yield from self._reader.run.losses
+        yield from _said_differences(self._reader.run, run)
+        yield from self._field_differences(run, written)
         summaries = self._summaries(run.number)
         for sequence in self._reader.run.sequences:
             compare = self._metric if sequence.key.bucket == Bucket.METRIC else self._objects
@@ -75,19 +82,41 @@ class RunCheck:
         (found,) = self._kv.read(lambda reader: sequences.list_summaries(reader, self._project, [number]))
         return {summary.key: summary for summary in found}
 
-    def _label_differences(self, run: Run) -> Iterator[str]:
-        row = self._reader.run.row
-        ids = run.document.tag_ids
-        tags = self._kv.read(lambda reader: catalog.tags.get_many(reader, self._project, ids))
-        pairs: dict[str, tuple[Any, Any]] = {
-            "name": (run.document.name, row.name),
-            "description": (run.document.description, row.description),
-            "archived": (run.document.archived, row.archived),
-            "tags": ([tags[tag_id].name for tag_id in ids if tag_id in tags], list(row.tags)),
+    def _field_differences(self, run: Run, written: frozenset[str]) -> Iterator[str]:
+        source, document = self._reader.run, run.document
+        row, end = source.row, source.end_time_seconds
+        pairs: dict[str, tuple[str, Any, Any]] = {
+            "name": ("name", document.name, row.name),
+            "description": ("description", document.description, row.description),
+            "archived": ("archived", document.archived, row.archived),
+            "created_at_seconds": ("creation time", document.created_at_seconds, source.created_at_seconds),
+            "end_time_seconds": ("end time", document.end_time_seconds, end),
+            "active": ("active", document.active, end is None),
         }
-        if row.experiment is not None:
-            pairs["experiment"] = (run.experiment and run.experiment.name, row.experiment)
-        yield from _unequal(pairs)
+        for field in sorted(written & pairs.keys()):
+            what, here, there = pairs[field]
+            if here != there:
+                yield _unequal(what, here, there)
+        if "experiment_id" in written and row.experiment is not None:
+            yield from self._experiment_differences(run, row.experiment)
+        if "tag_ids" in written:
+            yield from self._tag_differences(run, row.tags)
+
+    def _experiment_differences(self, run: Run, name: str) -> Iterator[str]:
+        # By its id: the experiment may have another name here.
+        wanted = self._known(catalog.experiments, [self._names.experiments[name]])
+        if [run.document.experiment_id] != wanted:
+            yield _unequal("experiment", run.experiment and run.experiment.name, name)
+
+    def _tag_differences(self, run: Run, names: Sequence[str]) -> Iterator[str]:
+        wanted = self._known(catalog.tags, [self._names.tags[name] for name in names])
+        if list(run.document.tag_ids) != wanted:
+            yield _unequal("tags", [tag.name for tag in run.tags], list(names))
+
+    def _known(self, entities: Entities[E], sources: Sequence[AimExperiment | AimTag]) -> list[str]:
+        """Return the ids that experiments or tags of the source have here, each once."""
+        found = self._kv.read(lambda reader: [find_known(reader, self._project, entities, each) for each in sources])
+        return list(dict.fromkeys(each.id for each in found if each is not None))
 
     def _metric(self, sequence: AimSequence, number: RunNumber, summary: Summary | None) -> Iterator[str]:
         columns = self._reader.columns(sequence)
@@ -151,27 +180,22 @@ class RunCheck:
         return item if data is None else items.decode(data)
 
 
-def _document_differences(source: AimRun, document: RunDocument, run: Run) -> Iterator[str]:
+def _said_differences(source: AimRun, run: Run) -> Iterator[str]:
+    """Yield what differs of the things that only the program says."""
     params = dict(source.params)
     if source.system_params is not None:
         params["__system_params"] = source.system_params
     if encode_tree(_sorted(params)) != encode_tree(_sorted(run.params)):
         yield "params differ"
-    here = {each.path: (each.uri, each.origin) for each in document.artifacts}
+    stored = {each.path: (each.uri, each.origin) for each in run.document.artifacts}
     there = {each.path: (each.uri, each.origin) for each in source.artifacts}
-    yield from _unequal(
-        {
-            "creation time": (document.created_at_seconds, source.created_at_seconds),
-            "end time": (document.end_time_seconds, source.end_time_seconds),
-            "artifacts": ({path: here.get(path) for path in there}, there),
-        }
-    )
+    here = {path: stored.get(path) for path in there}
+    if here != there:
+        yield _unequal("artifacts", here, there)
 
 
-def _unequal(pairs: dict[str, tuple[Any, Any]]) -> Iterator[str]:
-    for what, (here, there) in pairs.items():
-        if here != there:
-            yield f"{what}: {there!r} in the source, {here!r} here"
+def _unequal(what: str, here: object, there: object) -> str:
+    return f"{what}: {there!r} in the source, {here!r} here"
 
 
 def _sorted(tree: Any) -> Any:

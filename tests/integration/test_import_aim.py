@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from matyan.catalog import repository as catalog
 from matyan.catalog.model import Experiment
 from matyan.catalog.notes import experiment_notes, run_notes
 from matyan.engines.kv.protocol import KvTransaction
-from matyan.errors import ConfigurationError
+from matyan.errors import ConfigurationError, UnavailableError
 from matyan.ids import DEFAULT_PROJECT, RunId, RunNumber
 from matyan.runs import repository as runs
 from matyan.runs import tombstones
@@ -26,6 +27,10 @@ from matyan.sequences import repository
 from matyan.sequences.model import BUCKET_OF_WORD, Bucket, Points, SequenceKey, canonical_context
 from matyan.sequences.repository import SequenceRef
 from matyan.transfer import progress
+from matyan.transfer.aim_catalog import AimRunRow
+from matyan.transfer.aim_import import AimImport, Report, Selection
+from matyan.transfer.aim_source import AimRepository, AimRunReader
+from matyan.transfer.reporting import ProgressLine
 from matyan.wire.codec import encode_tree
 from tests.golden import expand
 from tests.support.aim_repository import golden_aim_repository, needs_aim, run_with_aim
@@ -296,6 +301,18 @@ def test_a_source_without_any_index_is_read(store: Store, source: Path) -> None:
     assert (report.created, report.problems) == (len(RUNS), [])
 
 
+def test_a_file_that_vanishes_while_a_run_is_looked_at_changes_its_signature(source: Path) -> None:
+    repository = AimRepository(source)
+    row = next(row for row in repository.runs() if row.hash == SWEEP)
+    before = repository.signature(row)
+    # A link to nothing is listed and cannot be looked at: as a file that is deleted in between.
+    (source / ".aim" / "meta" / "chunks" / SWEEP / "000999.sst").symlink_to(source / "nowhere")
+
+    signature = repository.signature(row)
+
+    assert signature != before
+
+
 def test_the_directory_itself_may_be_named(store: Store, source: Path) -> None:
     report = import_aim(store, source / ".aim")
 
@@ -336,6 +353,7 @@ def test_a_run_that_the_catalog_does_not_know_is_brought(store: Store, source: P
         None,
         RUNS[SWEEP]["end_time"],
     )
+    assert run.experiment.created_at_seconds == min(store.run(each).document.created_at_seconds for each in RUNS)
 
 
 # ---- repeats
@@ -424,6 +442,78 @@ def test_edits_made_here_outlive_a_repeat(store: Store, source: Path) -> None:
     assert (found.document.name, found.document.archived, found.document.description) == ("renamed here", True, "mine")
     assert [tag.name for tag in found.tags] == [*RUNS[SWEEP]["tags"][1:], "fresh-tag"]
     assert found.params["hparams"]["lr"] == 0.75
+
+
+def edit_run(tx: KvTransaction, run_id: str, **changes: Any) -> None:
+    found = runs.find(tx, DEFAULT_PROJECT, RunId(run_id))
+    assert found is not None
+    runs.put(tx, DEFAULT_PROJECT, found.number, msgspec.structs.replace(found.document, **changes))
+
+
+EDITS: dict[str, dict[str, Any]] = {
+    "end": {"end_time_seconds": 1.8e9, "active": False},
+    "resumed": {"end_time_seconds": None, "active": True},
+    "name": {"name": "renamed here"},
+    "description": {"description": "mine"},
+    "archived": {"archived": True},
+    "experiment": {"experiment_id": None},
+    "tags": {"tag_ids": ()},
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_made_here_is_nothing_wrong(store: Store, tmp_path: Path, edit: str) -> None:
+    run_id = run_with_aim(UNFINISHED, tmp_path / "aim").strip()
+    import_aim(store, tmp_path / "aim")
+    store.kv.write(lambda tx: edit_run(tx, run_id, **EDITS[edit]))
+
+    report = import_aim(store, tmp_path / "aim")
+
+    assert (report.unchanged, report.verified, report.problems) == (1, 1, [])
+    document = store.run(run_id).document
+    assert {name: getattr(document, name) for name in EDITS[edit]} == EDITS[edit]
+
+
+def test_an_edit_made_here_is_nothing_wrong_when_the_source_went_on(store: Store, tmp_path: Path) -> None:
+    run_id = run_with_aim(UNFINISHED, tmp_path / "aim").strip()
+    import_aim(store, tmp_path / "aim")
+    store.kv.write(lambda tx: edit_run(tx, run_id, name="renamed here", **EDITS["end"]))
+    run_with_aim(TRACK_ONE_MORE, tmp_path / "aim", run_id)
+
+    report = import_aim(store, tmp_path / "aim")
+
+    assert (report.updated, report.verified, report.problems) == (1, 1, [])
+    assert store.run(run_id).document.name == "renamed here"
+    assert store.points(run_id, LOSS).values.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+TRACK_ONE_MORE = """
+import os, sys, aim
+run = aim.Run(run_hash=sys.argv[2], repo=sys.argv[1], system_tracking_interval=None, log_system_params=False,
+              capture_terminal_logs=False)
+run.track(5.0, name="loss", step=5, context={"subset": "train"})
+run.name = "renamed there"
+os._exit(0)
+"""
+
+
+def test_new_runs_of_experiments_and_tags_renamed_here_are_equal(store: Store, source: Path) -> None:
+    import_aim(store, source, since_seconds=sorted(run["created_at"] for run in DATASET["runs"])[12])
+    store.kv.write(rename_everything)
+
+    report = import_aim(store, source)
+
+    assert (report.created, report.problems) == (12, [])
+    renamed = [run for run in map(store.run, RUNS) if run.experiment and run.experiment.name.endswith(" here")]
+    assert len(renamed) > 12
+    assert any(tag.name.endswith(" here") for run in renamed for tag in run.tags)
+
+
+def rename_everything(tx: KvTransaction) -> None:
+    for entities in (catalog.experiments, catalog.tags):
+        for found in entities.list(tx, DEFAULT_PROJECT):
+            after = msgspec.structs.replace(found, name=f"{found.name} here")
+            entities.replace(tx, DEFAULT_PROJECT, found, after)  # type: ignore[arg-type]  # of one kind each
 
 
 def test_experiments_and_tags_of_the_same_name_are_merged(store: Store, source: Path) -> None:
@@ -576,6 +666,109 @@ run.meta_run_tree["end_time"] = 1700000000.0
 print(run.hash, flush=True)
 os._exit(0)
 """
+
+
+def test_params_nested_too_deeply_cost_no_more_than_themselves(store: Store, tmp_path: Path) -> None:
+    deep, plain = run_with_aim(NESTED, tmp_path / "aim").split()
+
+    reports = [import_aim(store, tmp_path / "aim") for _ in range(2)]
+
+    for report in reports:
+        assert report.problems == [f"run {deep}: param 'deep': what is nested deeper than 100 levels was left out"]
+        assert report.verified == 1
+    assert store.run(deep).params == {"lr": 0.5, "deep": {"here": 1}}
+    assert store.points(deep, LOSS).values.tolist() == [1.0]
+    assert store.points(plain, LOSS).values.tolist() == [1.0]
+
+
+NESTED = """
+import sys, aim
+repo = aim.Repo.from_path(sys.argv[1], init=True)
+tree = 1
+for _ in range(900):
+    tree = {"k": tree}
+for param in ({**tree, "here": 1}, 3):
+    run = aim.Run(repo=repo, system_tracking_interval=None, log_system_params=False, capture_terminal_logs=False)
+    run["lr"], run["deep"] = 0.5, param
+    run.track(1.0, name="loss", step=0, context={"subset": "train"})
+    run.close()
+    print(run.hash)
+"""
+
+
+def test_contexts_that_cannot_be_told_apart_or_carried_are_told_of(store: Store, tmp_path: Path) -> None:
+    run_id = run_with_aim(CONTEXTS, tmp_path / "aim").strip()
+
+    report = import_aim(store, tmp_path / "aim")
+
+    deep, twice = sorted(report.problems)
+    assert deep == f"run {run_id}: 'deep': left out, the context is nested deeper than 100 levels"
+    assert twice.startswith(f"run {run_id}: metric 'loss' of the context {{")
+    assert "was left out: contexts are JSON here, whose keys are texts, so it is the same as the context {" in twice
+    key = SequenceKey(Bucket.METRIC, "loss", '{"1":"x"}')
+    assert store.points(run_id, key).values.tolist() in ([1.0], [2.0])
+    assert store.points(run_id, SequenceKey(Bucket.METRIC, "other")).values.tolist() == [3.0]
+
+
+CONTEXTS = """
+import sys, aim
+run = aim.Run(repo=aim.Repo.from_path(sys.argv[1], init=True), system_tracking_interval=None, log_system_params=False,
+              capture_terminal_logs=False)
+deep = "leaf"
+for _ in range(150):
+    deep = {"k": deep}
+run.track(1.0, name="loss", step=0, context={1: "x"})
+run.track(2.0, name="loss", step=0, context={"1": "x"})
+run.track(3.0, name="other", step=0)
+run.track(4.0, name="deep", step=0, context=deep)
+run.close()
+print(run.hash)
+"""
+
+
+def import_from(store: Store, repository: AimRepository) -> Report:
+    work = AimImport(kv=store.kv, blobs=store.blobs, repository=repository, progress=ProgressLine(io.StringIO()))
+    return work.run(Selection())
+
+
+class Failing(AimRepository):
+    """A repository one run of which fails as nobody thought of, from its n-th opening on."""
+
+    def __init__(self, path: Path, run_id: str, error: BaseException, opening: int = 1) -> None:
+        super().__init__(path)
+        self._run_id, self._error, self._left = run_id, error, opening
+
+    def open_run(self, row: AimRunRow) -> AimRunReader:
+        self._left -= row.hash == self._run_id
+        if self._left <= 0 and row.hash == self._run_id:
+            raise self._error
+        return super().open_run(row)
+
+
+@pytest.mark.parametrize(("opening", "created"), [(1, len(RUNS) - 1), (2, len(RUNS))])
+def test_an_unexpected_error_costs_its_run_alone(
+    store: Store, source: Path, caplog: pytest.LogCaptureFixture, opening: int, created: int
+) -> None:
+    report = import_from(store, Failing(source, SWEEP, ZeroDivisionError("by nothing"), opening))
+
+    assert report.problems == [f"run {SWEEP}: unexpected ZeroDivisionError: by nothing"]
+    assert (report.created, report.verified) == (created, len(RUNS) - 1)
+    (record,) = (record for record in caplog.records if record.name == "matyan.transfer.aim_import")
+    assert SWEEP in record.message
+    assert record.exc_info
+
+
+@pytest.mark.parametrize("opening", [1, 2])
+@pytest.mark.parametrize(
+    "error",
+    [UnavailableError("full"), ConfigurationError("no"), MemoryError("none left"), KeyboardInterrupt()],
+    ids=repr,
+)
+def test_what_is_not_the_fault_of_a_run_ends_the_import(
+    store: Store, source: Path, error: BaseException, opening: int
+) -> None:
+    with pytest.raises(type(error)):
+        import_from(store, Failing(source, SWEEP, error, opening))
 
 
 @pytest.mark.parametrize("damage", ["garbled", "missing"])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from matyan.limits import JSON_DEPTH_MAX
 from matyan.transfer.aim_chunks import AimDataError, AimObject, ClassMark, decode, fold, plain
 from matyan.wire.streams import Key, Mark
 
@@ -34,30 +35,54 @@ def unfold(tree: Any, path: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, .
 
 @given(TREES)
 def test_what_aim_takes_apart_is_put_together_again(tree: Any) -> None:
-    assert fold(unfold(tree)) == tree
+    assert fold(unfold(tree)) == (tree, ())
 
 
 def test_nothing_is_none() -> None:
-    assert fold([]) is None
+    assert fold([]) == (None, ())
 
 
 def test_a_leaf_that_became_a_tree_is_the_tree() -> None:
-    assert fold([((), Mark.OBJECT), (("a",), 1), (("a", "b"), 2)]) == {"a": {"b": 2}}
+    assert fold([((), Mark.OBJECT), (("a",), 1), (("a", "b"), 2)]).tree == {"a": {"b": 2}}
 
 
 def test_places_of_a_list_that_were_never_filled_are_none() -> None:
-    assert fold([((), Mark.LIST), ((2,), "x")]) == [None, None, "x"]
+    assert fold([((), Mark.LIST), ((2,), "x")]).tree == [None, None, "x"]
 
 
 def test_a_list_with_places_far_apart_takes_no_memory() -> None:
-    assert fold([((), Mark.LIST), ((2**62,), "x")]) == {2**62: "x"}
+    assert fold([((), Mark.LIST), ((2**62,), "x")]).tree == {2**62: "x"}
 
 
 def test_objects_keep_their_class_and_show_their_fields_among_params() -> None:
-    found = fold([(("image",), ClassMark("aim.image")), (("image", "format"), "png")])
+    found = fold([(("image",), ClassMark("aim.image")), (("image", "format"), "png")]).tree
 
     assert found == {"image": AimObject("aim.image", {"format": "png"})}
     assert plain(found) == {"image": {"format": "png"}}
+
+
+def nested(depth: int) -> tuple[Key, ...]:
+    return ("attrs", *("k" for _ in range(depth)))
+
+
+def test_a_tree_as_deep_as_a_frame_may_be_is_kept_whole() -> None:
+    tree, cut = fold([(nested(JSON_DEPTH_MAX), 1)])
+
+    assert list(unfold(tree)) == [(nested(JSON_DEPTH_MAX), 1)]
+    assert cut == ()
+
+
+@pytest.mark.parametrize("depth", [JSON_DEPTH_MAX + 1, 950, 100_000])
+def test_what_is_nested_too_deeply_is_left_out_and_told_of(depth: int) -> None:
+    found = fold([(("attrs", "k", "lr"), 0.5), (nested(depth), 1), ((*nested(depth), "x"), 2)])
+
+    assert found == ({"attrs": {"k": {"lr": 0.5}}}, (nested(JSON_DEPTH_MAX),))
+
+
+def test_a_container_at_the_last_level_is_too_deep() -> None:
+    path = nested(JSON_DEPTH_MAX)
+
+    assert fold([(path, Mark.LIST), ((*path, 0), 1)]) == (None, (path,))
 
 
 @pytest.mark.parametrize("value", [b"\x02\x01", b"\x63", b"\x04\xff"])
