@@ -2,7 +2,8 @@
 
 Threads are a resource of the process, so the pools are too: `blocking` for short engine calls, `query` for searches,
 which burn the processor for as long as their budget allows and must not stand in the way of the former, `upload` and
-`download` for files, which wait for their clients.
+`download` for what may be of any size. No call waits in a thread for a client: what is sent comes in slices
+(`matyan.http.streaming`), what is received in pieces.
 """
 
 from __future__ import annotations
@@ -42,8 +43,19 @@ class Pool:
         Raises:
             UnavailableError: too many calls wait already, or the pool is closed.
         """
+        return self._submit(self._calls_max, fn, *args, **kwargs)
+
+    def resubmit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run the next part of a call that was let in before: however many wait, it is one of them.
+
+        Raises:
+            UnavailableError: the pool is closed.
+        """
+        return self._submit(None, fn, *args, **kwargs)
+
+    def _submit(self, calls_max: int | None, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         with self._ended:
-            if self._calls >= self._calls_max:
+            if calls_max is not None and self._calls >= calls_max:
                 raise UnavailableError(f"the {self._name} pool has {self._calls} calls under way, try again later")
             self._calls += 1
         try:
@@ -117,7 +129,7 @@ def query_pool() -> Pool:
 
 
 def upload_pool() -> Pool:
-    """Return the pool for calls that store what a client is still sending."""
+    """Return the pool for calls that store the pieces of what a client sends."""
     with _LOCK:
         if _Pools.upload is None:
             _Pools.upload = Pool("upload", threads=UPLOAD_THREADS)
@@ -125,7 +137,7 @@ def upload_pool() -> Pool:
 
 
 def download_pool() -> Pool:
-    """Return the pool for files that are sent as fast as their clients take them."""
+    """Return the pool for files, media and logs, which are sent as fast as their clients take them."""
     with _LOCK:
         if _Pools.download is None:
             _Pools.download = Pool("download", threads=DOWNLOAD_THREADS)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator
-from concurrent.futures import CancelledError, Future
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -13,20 +12,20 @@ from litestar import Request, Response, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
+from matyan.blobs.receiving import Uploads
 from matyan.blobs.service import BlobService
 from matyan.engines.blob.protocol import BlobStream
 from matyan.engines.blob.uploads import UPLOAD_ROUTE
-from matyan.errors import UnavailableError
 from matyan.http.answers import json_response
 from matyan.http.openapi import TakesBytes, answers, streams
 from matyan.http.streaming import stream
-from matyan.threads import blocking_pool, run_blocking, upload_pool
+from matyan.threads import download_pool, run_blocking
 from matyan.wire.trees import BLOB_BYTES_MAX, begin_blob
 
 logger = logging.getLogger(__name__)
 
-UPLOAD_IDLE_SECONDS: Final = 60.0
-"""An upload that sends nothing for so long is given up, so that dead clients hold no thread."""
+_uploads: Final = Uploads()
+"""Those of this process, as its threads are."""
 
 
 class PresignRequest(msgspec.Struct, frozen=True):
@@ -82,12 +81,8 @@ async def presign(
 async def upload(
     request: Request[Any, Any, Any], token: FromPath[str], blobs: NamedDependency[BlobService]
 ) -> Response[bytes]:
-    """Take one upload, of any content type and size, and hand it to the engine piece by piece."""
-    body = _Body(request.stream(), asyncio.get_running_loop())
-    try:
-        stored = await upload_pool().run(blobs.store, token, body)
-    finally:
-        body.stop()
+    """Take one upload, of any content type and size, and hand it to the engine part by part."""
+    stored = await _uploads.receive(partial(blobs.begin_upload, token), request.stream())
     return json_response(Uploaded(stored.size_bytes))
 
 
@@ -104,7 +99,7 @@ async def audios_batch(data: JSONBody[list[str]], blobs: NamedDependency[BlobSer
 
 
 def _batch(blobs: BlobService, uris: list[str]) -> Response[Any]:
-    return stream(lambda: _trees(blobs.open_uris(uris)), pool=blocking_pool())
+    return stream(lambda: _trees(blobs.open_uris(uris)), pool=download_pool())
 
 
 def _trees(files: Iterable[tuple[str, BlobStream]]) -> Iterator[bytes]:
@@ -123,47 +118,6 @@ def _origin(request: Request[Any, Any, Any]) -> str:
     forwarded = request.headers.get("x-forwarded-proto", "")
     scheme = forwarded if forwarded in ("http", "https") else base.scheme
     return f"{scheme}://{base.netloc}"
-
-
-class _Body:
-    """A request's body, iterated from another thread: the next piece is received when the last one is dealt with."""
-
-    def __init__(self, body: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
-        self._body = body
-        self._loop = loop
-        self._coming: Future[bytes | None] | None = None
-        self._stopped = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Yield the pieces.
-
-        Raises:
-            UnavailableError: nothing came for UPLOAD_IDLE_SECONDS, or the server stops.
-        """
-        while (piece := self._receive()) is not None:
-            yield piece
-
-    def stop(self) -> None:
-        """Let the other thread wait no longer."""
-        self._stopped = True
-        if self._coming is not None:
-            self._coming.cancel()
-
-    def _receive(self) -> bytes | None:
-        self._coming = coming = asyncio.run_coroutine_threadsafe(_next(self._body), self._loop)
-        if self._stopped:
-            coming.cancel()
-        try:
-            return coming.result(UPLOAD_IDLE_SECONDS)
-        except CancelledError as error:
-            raise UnavailableError("the upload was cut off") from error
-        except TimeoutError as error:
-            coming.cancel()
-            raise UnavailableError(f"the upload sent nothing for {UPLOAD_IDLE_SECONDS:g} seconds") from error
-
-
-async def _next(body: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(body, None)
 
 
 ROUTES: Final = (presign,)

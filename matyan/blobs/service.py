@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from matyan.blobs.uris import BlobAddress, BlobUris
-from matyan.engines.blob.protocol import BlobEngine, BlobInfo, BlobStream, PresignedPut
-from matyan.engines.blob.uploads import LocalUploads
+from matyan.engines.blob.protocol import BlobEngine, BlobStream, PresignedPut
+from matyan.engines.blob.uploads import LocalUploads, Upload
 from matyan.errors import InvalidArgumentError, NotFoundError
 from matyan.ids import DEFAULT_PROJECT, Project, check_run_id
 from matyan.limits import ARTIFACT_PATH_BYTES_MAX
@@ -67,8 +67,8 @@ class BlobService:
             key, content_type=content_type, expires_seconds=PRESIGNED_SECONDS, base_url=base_url
         )
 
-    def store(self, token: str, chunks: Iterable[bytes]) -> BlobInfo:
-        """Store the upload that a presigned address allowed; `chunks` is read as it comes.
+    def begin_upload(self, token: str) -> Upload:
+        """Begin the upload that a presigned address allowed; the caller closes it.
 
         Raises:
             InvalidArgumentError: the token is not ours, was changed, or has expired.
@@ -78,7 +78,7 @@ class BlobService:
         if not isinstance(self._blobs, LocalUploads):
             raise NotFoundError("uploads go to the object store itself")
         allowed = self._blobs.verify_put(token)
-        return self._blobs.put(allowed.key, chunks, content_type=allowed.content_type)
+        return self._blobs.begin_put(allowed.key, content_type=allowed.content_type)
 
     def uri_of(self, run_id: str, s3_key: object, *, project: Project = DEFAULT_PROJECT) -> str:
         """Return the URI of an object by the key that its producer gave: `<run id>/<path>`, as `presign` answered it.

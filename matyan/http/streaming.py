@@ -1,7 +1,8 @@
 """Iterator -> chunked response through a bounded buffer.
 
-The iterator is synchronous and runs on the query pool; its bytes are gathered into batches, so that a thousand small
-trees cost a few writes, and none waits longer than LINGER_SECONDS. Streams are not compressed (ADR 0007).
+The iterator is synchronous and runs on a pool; its bytes are gathered into batches, so that a thousand small trees
+cost a few writes, and none waits longer than LINGER_SECONDS. Streams are not compressed (ADR 0007). A client that does
+not read holds memory for a while, within bounds, and no thread.
 
 Work begins when the response is sent, not when it is made: from then on the connection is watched, so a client that
 leaves before the first byte ends its search as one that leaves in the middle does.
@@ -14,19 +15,26 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from typing import Any, Final
 
 from litestar import Response
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from matyan.errors import UnavailableError
 from matyan.threads import Pool, query_pool
 
 logger = logging.getLogger(__name__)
 
 BATCH_BYTES: Final = 64 * 1024
 BUFFER_BYTES_MAX: Final = 1024 * 1024
-"""The iterator waits when so much lies unsent."""
+"""The iterator gives its thread back when so much lies unsent."""
+PIECE_BYTES_MAX: Final = 256 * 1024
 LINGER_SECONDS: Final = 0.05
+STALLED_SECONDS: Final = 60.0
+"""A client that takes no piece for so long is given up, which frees what its stream holds."""
+PARKED_MAX: Final = 128
+"""Streams whose buffers are full; beyond it the one whose client has taken nothing for longest is given up."""
 STREAM_TYPE: Final = "application/octet-stream"
 
 MakeIterator = Callable[[], Iterator[bytes]]
@@ -41,9 +49,13 @@ def stream(
 ) -> StreamResponse:
     """Return the response that runs `make()` and its iterator on the query pool and sends what it yields.
 
+    The iterator runs in one thread at a time, but not always in the same: while the client is behind, it has none. So
+    it must hold nothing across a yield that belongs to a thread (a lock, a transaction).
+
     An error before the first byte is an ordinary error answer. After it the only signal left is an aborted body. When
-    the client goes away, or the server stops, the iterator is closed in its own thread at its next yield: a long search
-    without results yields `b""` now and then to notice it. One that still waits for a thread is dropped.
+    the client goes away or takes nothing for STALLED_SECONDS, or the server stops, the iterator is closed in a thread
+    of the pool at its next yield: a long search without results yields `b""` now and then to notice it. One that still
+    waits for its first thread is dropped.
     """
     return StreamResponse(make, pool, content_type, headers or {})
 
@@ -67,60 +79,106 @@ class StreamResponse(Response[None]):
         return _Sender(self._make, self._pool or query_pool(), headers)
 
 
-class _Flow:
-    """The buffer between the iterator's thread and the event loop."""
+class _Parking:
+    """The flows whose clients are behind with reading; the one that has waited longest comes first.
 
-    def __init__(self, make: MakeIterator) -> None:
+    They hold no thread, but memory: where there are too many, that one is cut.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flows: dict[_Flow, None] = {}
+
+    def enter(self, flow: _Flow) -> None:
+        with self._lock:
+            self._flows[flow] = None
+            longest = next(iter(self._flows)) if len(self._flows) > PARKED_MAX else None
+            if longest is not None:
+                del self._flows[longest]
+        if longest is not None:
+            longest.cut()
+
+    def leave(self, flow: _Flow) -> None:
+        with self._lock:
+            self._flows.pop(flow, None)
+
+
+_parking: Final = _Parking()
+
+
+class _Flow:
+    """The buffer between the iterator and the event loop.
+
+    The iterator runs in slices: a slice ends when the buffer is full, and its thread is free for others until the
+    client has taken what is there. So successive slices may run in different threads, never two at once.
+    """
+
+    def __init__(self, make: MakeIterator, pool: Pool) -> None:
         self._make = make
+        self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._has_some = asyncio.Event()
         self._has_batch = asyncio.Event()
-        self._changed = threading.Condition()
-        # Below: guarded by `_changed`.
+        self.stalled = self._loop.create_future()
+        """Done when the client is given up."""
+        self._patience: asyncio.TimerHandle | None = None
+        """Runs while the client is waited for."""
+        self._iterator: Iterator[bytes] | None = None
+        """Belongs to the slice that runs."""
+        self._lock = threading.Lock()
+        # Below: guarded by `_lock`.
         self._chunks: list[bytes] = []
         self._size = 0
+        self._parked = False
+        """Whether the iterator stands still, outside of any thread, until there is room."""
         self._stopped = False
         self._done = False
         self._error: BaseException | None = None
+        self._first: Future[None] | None = self._begin(pool.submit)
 
-    # ---- in the thread
+    # ---- in a thread of the pool, one at a time
 
-    def produce(self) -> None:
-        """Drain the iterator into the buffer; close it when told to stop."""
+    def _produce(self) -> None:
+        """Run one slice: to the end, or until the buffer is full or nobody wants more."""
         error: BaseException | None = None
         try:
-            if not self._put(b""):
-                return  # the client left before there was a thread for it
-            iterator = self._make()
-            with contextlib.closing(iterator) if hasattr(iterator, "close") else contextlib.nullcontext():  # type: ignore[type-var]  # Iterator does not declare the close() that generators have
-                for chunk in iterator:
-                    if not self._put(chunk):
-                        return
+            if self._iterator is None and not self._stopped:
+                self._iterator = self._make()
+            while self._iterator is not None and not self._stopped:
+                chunk = next(self._iterator, None)
+                if chunk is None:
+                    break
+                if chunk and self._put(chunk):
+                    return
         except BaseException as caught:  # noqa: BLE001 - carried to the event loop, where it is raised or logged
             error = caught
-        finally:
-            self._end(error)
+        self._end(error)
 
     def _put(self, chunk: bytes) -> bool:
-        """Add to the buffer, waiting for room; return False when nobody wants more."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._size < BUFFER_BYTES_MAX)
-            if self._stopped:
-                return False
-            if not chunk:
-                return True
+        """Add to the buffer; return True when it is full, and this slice over: the next may have begun by then."""
+        with self._lock:
             was_empty = not self._chunks
             self._chunks.append(chunk)
             before, self._size = self._size, self._size + len(chunk)
             is_batch = before < BATCH_BYTES <= self._size
+            parks = self._parked = self._size >= BUFFER_BYTES_MAX and not self._stopped
+            if parks:
+                _parking.enter(self)
         if was_empty:
             self._call(self._has_some.set)
         if is_batch:
             self._call(self._has_batch.set)
-        return True
+        return parks
 
     def _end(self, error: BaseException | None) -> None:
-        with self._changed:
+        """Close the iterator and tell the event loop how it ended."""
+        try:
+            if (close := getattr(self._iterator, "close", None)) is not None:
+                close()
+        except BaseException as caught:  # noqa: BLE001 - as in `_produce`
+            error = error or caught
+        self._iterator, self._make = None, _nothing  # what they hold, a file perhaps, is free now
+        with self._lock:
             self._done, self._error = True, error
         self._call(self._has_some.set)
         self._call(self._has_batch.set)
@@ -135,7 +193,7 @@ class _Flow:
     async def first(self) -> None:
         """Wait for the first bytes or the end; raise the error when it came before any byte."""
         await self._has_some.wait()
-        with self._changed:
+        with self._lock:
             if self._error is not None and not self._chunks:
                 raise self._error
 
@@ -149,24 +207,71 @@ class _Flow:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
                 await self._has_batch.wait()
-        with self._changed:
+        with self._lock:
             body = b"".join(self._chunks)
             self._chunks.clear()
             self._size = 0
             done, error = self._done, self._error
-            self._changed.notify_all()
             if not done:
                 self._has_some.clear()
                 self._has_batch.clear()
+            was_parked = self._unpark()
+        if was_parked:
+            self._resume()
         if error is not None and not body:
             raise error
         return body, not done or error is not None
 
+    async def deliver(self, send: Send, message: Any) -> None:
+        """Send a message; `stalled` is done when the client does not take it in time, or this flow is cut meanwhile."""
+        self._patience = self._loop.call_later(STALLED_SECONDS, self._give_up)
+        try:
+            await send(message)
+        finally:
+            self._patience.cancel()
+            self._patience = None
+
+    def cut(self) -> None:
+        """Give the client up, from any thread; nothing happens when it has come back meanwhile."""
+        self._call(self._give_up)
+
     def stop(self) -> None:
-        """Tell the thread to close the iterator."""
-        with self._changed:
+        """Close the iterator, in a thread of the pool; forget it when it has not begun."""
+        first, self._first = self._first, None  # which refers to this flow: a cycle would keep both for a while
+        with self._lock:
             self._stopped = True
-            self._changed.notify_all()
+            self._chunks.clear()
+            was_parked = self._unpark()
+        if was_parked:
+            self._resume()
+        elif first is not None:
+            first.cancel()  # in vain when it has begun
+
+    def _give_up(self) -> None:
+        if self._patience is not None and not self.stalled.done():
+            self.stalled.set_result(None)
+
+    def _unpark(self) -> bool:
+        """Return whether there is a next slice to begin; `_lock` is held."""
+        was_parked, self._parked = self._parked, False
+        if was_parked:
+            _parking.leave(self)
+        return was_parked
+
+    def _resume(self) -> None:
+        try:
+            self._begin(self._pool.resubmit)
+        except UnavailableError as error:  # the pool is closed
+            self._end(error)
+
+    def _begin(self, submit: Callable[[Callable[[], None]], Future[None]]) -> Future[None]:
+        begun = submit(self._produce)
+        begun.add_done_callback(self._on_slice_end)
+        return begun
+
+    def _on_slice_end(self, ended: Future[None]) -> None:
+        if ended.cancelled():
+            self._end(UnavailableError("the server is stopping"))
 
 
 class _Sender:
@@ -177,33 +282,46 @@ class _Sender:
         self._pool = pool
         self._headers = headers
 
-    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the end, the client's leaving or the server's stop."""
-        flow = _Flow(self._make)
-        work = self._pool.submit(flow.produce)
+        flow = _Flow(self._make, self._pool)
         watcher = asyncio.ensure_future(_left(receive))
         sender = asyncio.ensure_future(self._send(flow, send))
         try:
-            await asyncio.wait({watcher, sender}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({watcher, sender, flow.stalled}, return_when=asyncio.FIRST_COMPLETED)
             if sender.done():
                 sender.result()
+            elif flow.stalled.done():  # to return without the last message aborts the body
+                logger.warning("gave up a stream whose client took nothing", extra={"path": scope.get("path", "")})
             else:
                 logger.debug("client left a stream")
         finally:
             flow.stop()
-            work.cancel()
             for task in (watcher, sender):
                 task.cancel()
             await asyncio.gather(watcher, sender, return_exceptions=True)
 
     async def _send(self, flow: _Flow, send: Send) -> None:
         await flow.first()
-        await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+        await flow.deliver(send, {"type": "http.response.start", "status": 200, "headers": self._headers})
         more = True
         while more:
             body, more = await flow.batch()
-            if body or not more:
-                await send({"type": "http.response.body", "body": body, "more_body": more})
+            for message in _messages(body, more=more):
+                await flow.deliver(send, message)
+
+
+def _messages(body: bytes, *, more: bool) -> Iterator[Any]:
+    """Yield a part of a body in pieces, so that a slow client is seen to take something now and then."""
+    for end in range(PIECE_BYTES_MAX, len(body) + PIECE_BYTES_MAX, PIECE_BYTES_MAX):
+        piece = body[end - PIECE_BYTES_MAX : end]
+        yield {"type": "http.response.body", "body": piece, "more_body": more or end < len(body)}
+    if not body and not more:
+        yield {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+def _nothing() -> Iterator[bytes]:
+    return iter(())
 
 
 async def _left(receive: Receive) -> None:

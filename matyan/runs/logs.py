@@ -19,8 +19,11 @@ from matyan.sequences.repository import SequenceRef
 
 LINES: Final = SequenceKey(Bucket.LOGS, "logs")
 RECORDS: Final = SequenceKey(Bucket.LOG_RECORDS, "log_records")
-PAGE_ITEMS: Final = 1000
+PAGE_ITEMS_FIRST: Final = 64
+PAGE_ITEMS_MAX: Final = 1000
 """Items that one read transaction fetches."""
+PAGE_CHARACTERS: Final = 1_000_000
+"""About how much text a page holds after the first: a stream may be parked with one in its hands."""
 
 
 class _Extent(NamedTuple):
@@ -72,12 +75,17 @@ class RunLogs:
     def _entries(
         self, project: Project, number: RunNumber, key: SequenceKey, low: int, high: int
     ) -> Iterator[tuple[int, Item]]:
-        page: list[tuple[int, Item]] | None = None
-        while page is None or len(page) == PAGE_ITEMS:
-            page = self._kv.read(partial(_page, project=project, number=number, key=key, begin=low, end=high))
+        size = PAGE_ITEMS_FIRST
+        while True:
+            read = partial(_page, project=project, number=number, key=key, begin=low, end=high, size=size)
+            page = self._kv.read(read)
             for step, item in page:
                 yield step, items.whole(item, self._blobs)
                 low = step + 1
+            if len(page) < size:
+                return
+            average = 1 + sum(len(str(item.value)) for _, item in page) // len(page)
+            size = max(1, min(2 * size, PAGE_ITEMS_MAX, PAGE_CHARACTERS // average))
 
 
 def _extent(reader: KvReader, project: Project, run_id: RunId, key: SequenceKey) -> _Extent:
@@ -89,8 +97,8 @@ def _extent(reader: KvReader, project: Project, run_id: RunId, key: SequenceKey)
 
 
 def _page(
-    reader: KvReader, *, project: Project, number: RunNumber, key: SequenceKey, begin: int, end: int
+    reader: KvReader, *, project: Project, number: RunNumber, key: SequenceKey, begin: int, end: int, size: int
 ) -> list[tuple[int, Item]]:
     # One row more than the page: the iterator knows that an item is whole only when it sees the next.
-    found = items.read_range(reader, project, number, key, begin=begin, end=end, rows_max=PAGE_ITEMS + 1)
-    return list(islice(found, PAGE_ITEMS))
+    found = items.read_range(reader, project, number, key, begin=begin, end=end, rows_max=size + 1)
+    return list(islice(found, size))

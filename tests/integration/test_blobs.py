@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from matyan.blobs import routes
+from matyan.blobs import receiving
 from matyan.blobs.service import PRESIGNED_SECONDS
 from matyan.limits import BODY_BYTES_MAX
 from matyan.threads import UPLOAD_THREADS, upload_pool
@@ -165,10 +165,11 @@ def test_upload_that_comes_too_late_is_refused(app: RunsApp) -> None:
     assert app.blobs.get("default/a/dir/file") is None
 
 
-def test_upload_is_pulled_piece_by_piece(app: RunsApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next piece is received only when the engine has dealt with the last one: nothing piles up in memory."""
+def test_upload_is_pulled_part_by_part(app: RunsApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next part is received only when the engine has dealt with the last one: nothing piles up in memory."""
+    monkeypatch.setattr(receiving, "PART_BYTES_MIN", 200)
     events: list[str] = []
-    pieces = iter([b"a" * 100, b"b" * 100, b""])
+    pieces = iter([b"a" * 100, b"a" * 100, b"b" * 100, b""])
 
     def write(fd: int, data: bytes, position: int) -> int:
         if set(data) <= {*b"ab"}:
@@ -184,8 +185,8 @@ def test_upload_is_pulled_piece_by_piece(app: RunsApp, monkeypatch: pytest.Monke
         return {"type": "http.request", "body": piece, "more_body": bool(piece)}
 
     assert put_raw(app, presign(app)["upload_url"], receive) == 200
-    assert events == ["received", "written", "received", "written", "received"]
-    assert app.blobs.get("default/a/dir/file") == b"a" * 100 + b"b" * 100
+    assert events == ["received", "received", "written", "received", "received", "written"]
+    assert app.blobs.get("default/a/dir/file") == b"a" * 200 + b"b" * 100
 
 
 def test_upload_that_breaks_off_leaves_the_old_file(app: RunsApp) -> None:
@@ -200,7 +201,7 @@ def test_upload_that_breaks_off_leaves_the_old_file(app: RunsApp) -> None:
 
 
 def test_upload_that_falls_silent_is_given_up(app: RunsApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "UPLOAD_IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(receiving, "IDLE_SECONDS_MAX", 0.05)
 
     async def receive() -> Any:
         await asyncio.Event().wait()

@@ -11,7 +11,7 @@ import pytest
 
 from matyan.ids import DEFAULT_PROJECT, RunNumber
 from matyan.runs import repository
-from matyan.runs.logs import LINES, PAGE_ITEMS, RECORDS
+from matyan.runs.logs import LINES, PAGE_ITEMS_FIRST, RECORDS
 from matyan.runs.model import SYSTEM_PARAMS, Artifact, EditMark
 from matyan.sequences import items
 from matyan.sequences.model import Item
@@ -113,7 +113,7 @@ def test_bare_range_is_a_start_for_aim_and_everything_for_matyan(app: RunsApp) -
 
 
 def test_logs_longer_than_a_page_come_whole_and_in_order(app: RunsApp) -> None:
-    count = 2 * PAGE_ITEMS
+    count = 7 * PAGE_ITEMS_FIRST
     put_lines(app, make_run(app.kv, "a"), count)
 
     assert list(lines_of(app, f"?record_range=0:{count}").items()) == [(n, f"line {n}") for n in range(count)]

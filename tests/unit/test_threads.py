@@ -25,6 +25,19 @@ def test_a_full_pool_refuses_at_once() -> None:
     assert pool.close(timeout_seconds=5)
 
 
+def test_a_full_pool_takes_the_next_part_of_a_call_it_let_in() -> None:
+    pool, release = Pool("test", threads=1, waiting_max=0), threading.Event()
+    first = pool.submit(release.wait)
+
+    second = pool.resubmit(lambda: 2)
+    release.set()
+
+    assert (first.result(5), second.result(5)) == (True, 2)
+    assert pool.close(timeout_seconds=5)
+    with pytest.raises(UnavailableError, match="closed"):
+        pool.resubmit(int)
+
+
 def test_a_pool_takes_calls_again_when_earlier_ones_ended() -> None:
     pool = Pool("test", threads=1, waiting_max=0)
 

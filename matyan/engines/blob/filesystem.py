@@ -6,7 +6,8 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -68,18 +69,18 @@ class FilesystemBlobs:
         One failure leaves more than nothing: when only the last sync, of the directory, fails, readers may see the new
         object already.
         """
-        encode_key(key)  # refuses what cannot be a key, before any byte is read
-        with contextlib.ExitStack() as stack:
-            with reporting(_WHAT, self._root):
-                fd, path = stack.enter_context(temporary_file(self._temporary))
+        with contextlib.closing(self.begin_put(key, content_type=content_type)) as upload:
+            for chunk in chunks:
+                upload.write(chunk)
+            return upload.finish()
+
+    def begin_put(self, key: str, *, content_type: str) -> FileUpload:
+        """Begin an object whose content comes piece by piece; see LocalUploads."""
+        encode_key(key)  # refuses what cannot be a key, before there is a file
+        with contextlib.ExitStack() as stack, reporting(_WHAT, self._root):
+            fd, path = stack.enter_context(temporary_file(self._temporary))
             writer = ObjectWriter(self._disk, fd, key, content_type)
-            for chunk in chunks:  # outside `reporting`: the sender's errors are not the disk's
-                with reporting(_WHAT, self._root):
-                    writer.write(chunk)
-            with reporting(_WHAT, self._root):
-                info = writer.finish(self._clock.now_seconds())
-                self._move(path, object_path(self._objects, key))
-        return info
+            return FileUpload(self._root, writer, partial(self._finish, writer, path, key), stack.pop_all())
 
     def open(self, key: str) -> BlobStream | None:
         """Return the object as chunks; whoever stops early may `close` them. See BlobEngine."""
@@ -139,6 +140,11 @@ class FilesystemBlobs:
         """Release everything: streams own their files, so there is nothing else."""
 
     # ---- files
+
+    def _finish(self, writer: ObjectWriter, path: Path, key: str) -> BlobInfo:
+        info = writer.finish(self._clock.now_seconds())
+        self._move(path, object_path(self._objects, key))
+        return info
 
     def _open_file(self, path: Path) -> tuple[int, ObjectHeader] | None:
         with reporting(_WHAT, self._root):
@@ -200,6 +206,43 @@ class FilesystemBlobs:
             if first is not None and first.key.startswith(prefix):
                 found.append((group_of(first.key), directory))
         return sorted(found)
+
+
+class FileUpload:
+    """An Upload into a temporary file. Made by `FilesystemBlobs.begin_put`."""
+
+    def __init__(
+        self, root: Path, writer: ObjectWriter, finish: Callable[[], BlobInfo], stack: contextlib.ExitStack
+    ) -> None:
+        self._root = root
+        self._writer = writer
+        self._finish = finish
+        self._stack = stack
+        self._lock = threading.Lock()
+        """A file is not closed under its writer: its number may be another file's at once."""
+        self._is_closed = False
+
+    def write(self, chunk: bytes) -> None:
+        """Add to the content; see Upload."""
+        with self._lock, reporting(_WHAT, self._root):
+            self._check_open()
+            self._writer.write(chunk)
+
+    def finish(self) -> BlobInfo:
+        """Put the object in its place; see Upload."""
+        with self._lock, reporting(_WHAT, self._root):
+            self._check_open()
+            return self._finish()
+
+    def close(self) -> None:
+        """Release the file; see Upload."""
+        with self._lock:
+            self._is_closed = True
+            self._stack.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError("the upload is closed")
 
 
 def _files(directory: Path) -> Iterator[Path]:

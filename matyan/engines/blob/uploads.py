@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from matyan.clock import Clock
+from matyan.engines.blob.protocol import BlobInfo
 from matyan.errors import ConfigurationError, InvalidArgumentError
 
 UPLOAD_ROUTE: Final = "/api/v1/uploads"
@@ -28,16 +29,40 @@ class AllowedUpload(NamedTuple):
     content_type: str
 
 
+class Upload(Protocol):
+    """An object on its way into the store. Calls may block and come from any thread, one after the other."""
+
+    def write(self, chunk: bytes) -> None:
+        """Add to the content.
+
+        Raises:
+            UnavailableError: the disk is full or fails.
+        """
+
+    def finish(self) -> BlobInfo:
+        """Put the object in its place, as `BlobEngine.put` does.
+
+        Raises:
+            UnavailableError: the disk is full or fails.
+        """
+
+    def close(self) -> None:
+        """Release everything; an object that was not finished is gone. Waits for a call in another thread."""
+
+
 @runtime_checkable
 class LocalUploads(Protocol):
     """An engine whose presigned URLs lead back to us: `PUT {UPLOAD_ROUTE}/{token}`."""
 
     def verify_put(self, token: str) -> AllowedUpload:
-        """Return what the token allows; the route then calls `put` with it, whatever headers came with the request.
+        """Return what the token allows; the route then begins it, whatever headers came with the request.
 
         Raises:
             InvalidArgumentError: the token is not ours, was changed, or has expired.
         """
+
+    def begin_put(self, key: str, *, content_type: str) -> Upload:
+        """Begin what `put` does at once: the pieces come later, from whatever thread."""
 
 
 class UploadTokens:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from matyan.errors import InvalidArgumentError, UnavailableError
-from matyan.http.streaming import BATCH_BYTES, BUFFER_BYTES_MAX, stream
+from matyan.http import streaming
+from matyan.http.streaming import BATCH_BYTES, BUFFER_BYTES_MAX, PIECE_BYTES_MAX, stream
 from matyan.threads import Pool
 
 
@@ -157,13 +160,11 @@ def test_a_slow_client_holds_the_iterator_back(pool: Pool) -> None:
     assert run(scenario) <= BUFFER_BYTES_MAX + 2 * BATCH_BYTES
 
 
-def test_a_client_that_leaves_closes_the_iterator_in_its_own_thread(pool: Pool) -> None:
-    opened_in: list[str] = []
+def test_a_client_that_leaves_closes_the_iterator_in_a_thread_of_the_pool(pool: Pool) -> None:
     closed_in: list[str] = []
     closed = threading.Event()
 
     def endless() -> Iterator[bytes]:
-        opened_in.append(threading.current_thread().name)
         try:
             for _ in itertools.count():
                 yield b"x"
@@ -181,7 +182,176 @@ def test_a_client_that_leaves_closes_the_iterator_in_its_own_thread(pool: Pool) 
         return await asyncio.to_thread(closed.wait, 1.0)
 
     assert run(scenario)
-    assert closed_in == opened_in
+    assert [name.startswith("matyan-test") for name in closed_in] == [True]
+
+
+class Stalled:
+    """A stream whose client takes nothing: it has filled its buffer."""
+
+    def __init__(self, pool: Pool, *, chunks: int = 100) -> None:
+        self.socket = Socket()
+        self.socket.may_send.clear()
+        self.made = 0
+        self.closed = threading.Event()
+        self._chunks = chunks
+        self._pool = pool
+
+    async def begin(self) -> asyncio.Future[None]:
+        """Return when the iterator stands still; the result is the end of the stream."""
+        sending = asyncio.ensure_future(deliver(stream(self._make, pool=self._pool), self.socket))
+        seen = -1
+        while seen != self.made:
+            seen = self.made
+            await asyncio.sleep(0.05)
+        return sending
+
+    def _make(self) -> Iterator[bytes]:
+        try:
+            for number in range(self._chunks):
+                self.made += 1
+                yield bytes([number]) * BATCH_BYTES
+        finally:
+            self.closed.set()
+
+
+def test_stalled_clients_hold_no_thread(pool: Pool) -> None:
+    streams = [Stalled(pool) for _ in range(10)]
+
+    async def scenario() -> int:
+        sending = [await each.begin() for each in streams]
+        answer = await pool.run(lambda: 42)
+        for each in streams:
+            each.socket.left.set()
+        await asyncio.gather(*sending)
+        return answer
+
+    assert run(scenario) == 42
+    assert all(0 < each.made < 100 for each in streams)
+    assert all(each.closed.wait(1) for each in streams)
+
+
+def test_a_client_that_comes_back_gets_everything_in_order(pool: Pool) -> None:
+    slow = Stalled(pool)
+
+    async def scenario() -> None:
+        sending = await slow.begin()
+        slow.socket.may_send.set()
+        await sending
+
+    run(scenario)
+
+    assert b"".join(slow.socket.bodies) == b"".join(bytes([number]) * BATCH_BYTES for number in range(100))
+    assert slow.socket.messages[-1]["more_body"] is False
+    assert max(map(len, slow.socket.bodies)) <= PIECE_BYTES_MAX
+
+
+def test_a_begun_stream_goes_on_though_the_pool_takes_no_more_calls() -> None:
+    narrow, release = Pool("narrow", threads=1, waiting_max=0), threading.Event()
+    slow = Stalled(narrow)
+
+    async def scenario() -> None:
+        sending = await slow.begin()
+        busy = narrow.submit(release.wait)
+        with pytest.raises(UnavailableError):
+            narrow.submit(int)
+        slow.socket.may_send.set()
+        await asyncio.sleep(0.1)
+        release.set()
+        await asyncio.wrap_future(busy)
+        await sending
+
+    run(scenario)
+
+    assert len(b"".join(slow.socket.bodies)) == 100 * BATCH_BYTES
+    assert narrow.close(timeout_seconds=5)
+
+
+def test_a_client_that_takes_nothing_for_long_is_given_up(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(streaming, "STALLED_SECONDS", 0.1)
+    slow = Stalled(pool)
+
+    async def scenario() -> None:
+        sending = await slow.begin()
+        slow.socket.messages.clear()
+        await sending
+
+    run(scenario)
+
+    assert slow.closed.wait(1)
+    assert "gave up a stream" in caplog.text
+    assert slow.socket.messages == []
+
+
+def test_of_too_many_stalled_clients_the_first_is_given_up(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "PARKED_MAX", 2)
+    streams = [Stalled(pool) for _ in range(3)]
+
+    async def scenario() -> list[bool]:
+        sending = [await each.begin() for each in streams]
+        await asyncio.wait(sending, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+        ended = [each.done() for each in sending]
+        for each in streams:
+            each.socket.left.set()
+        await asyncio.gather(*sending)
+        return ended
+
+    assert run(scenario) == [True, False, False]
+    assert streams[0].closed.wait(1)
+
+
+def test_what_a_stream_held_is_free_when_its_client_has_left(pool: Pool) -> None:
+    """At once: files would stay open until the garbage collector comes by."""
+    held = threading.Event()
+    is_alive = weakref.ref(held)
+
+    def made(held: threading.Event = held) -> Iterator[bytes]:
+        while not held.is_set():
+            yield b"x" * BATCH_BYTES
+
+    async def scenario() -> None:
+        socket = Socket()
+        socket.may_send.clear()
+        sending = asyncio.ensure_future(deliver(responses.pop(), socket))
+        await asyncio.sleep(0.1)
+        socket.left.set()
+        await sending
+
+    gc.disable()
+    try:
+        responses = [stream(made, pool=pool)]
+        del held, made
+        run(scenario)
+        assert pool.close(timeout_seconds=5)
+        assert is_alive() is None
+    finally:
+        gc.enable()
+
+
+def test_a_time_out_of_the_iterator_is_its_own_error(pool: Pool) -> None:
+    def failing() -> Iterator[bytes]:
+        yield b"x" * BATCH_BYTES
+        raise TimeoutError("the store")
+
+    with pytest.raises(TimeoutError, match="the store"):
+        run(lambda: deliver(stream(failing, pool=pool), Socket()))
+
+
+def test_a_pool_that_is_closed_ends_a_stalled_stream() -> None:
+    closing = Pool("closing", threads=1)
+    slow = Stalled(closing)
+
+    async def scenario() -> None:
+        sending = await slow.begin()
+        closing.close(timeout_seconds=5)
+        slow.socket.may_send.set()
+        await sending
+
+    with pytest.raises(UnavailableError, match="closed"):
+        run(scenario)
+    assert slow.closed.is_set()
+    assert all(message.get("more_body", True) for message in slow.socket.messages)
 
 
 def silent(go_on: threading.Event, closed: threading.Event) -> Iterator[bytes]:
