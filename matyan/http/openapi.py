@@ -132,7 +132,7 @@ def _asks(operation: Mapping[str, Any], _: Dialect) -> bool:
 
 
 def _may_be_too_much(operation: Mapping[str, Any], _: Dialect) -> bool:
-    return "requestBody" in operation or any(parameter["name"] == "q" for parameter in operation.get("parameters", ()))
+    return "requestBody" in operation
 
 
 def _names_something(operation: Mapping[str, Any], _: Dialect) -> bool:
@@ -144,11 +144,11 @@ def _may_conflict(operation: Mapping[str, Any], dialect: Dialect) -> bool:
 
 
 _ERRORS: Final = (
-    _Error(400, "The request makes no sense, or names what is taken.", _asks),
+    _Error(400, "The request makes no sense, names what is taken, or asks what takes too long.", _asks),
     _Error(403, "Not from this host or origin, or not on a read-only server.", lambda *_: True),
     _Error(404, "There is no such thing.", _names_something),
     _Error(409, "The name is taken.", _may_conflict),
-    _Error(413, "The body is too large, or the query takes too long.", _may_be_too_much),
+    _Error(413, "The body is too large.", _may_be_too_much),
     _Error(422, "A parameter or the body has the wrong form.", _asks),
     _Error(503, "The server is overloaded, or stopping; try again.", lambda *_: True),
 )
