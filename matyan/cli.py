@@ -244,9 +244,7 @@ def _version(_: argparse.Namespace) -> int:
 
 
 def _not_yet(options: argparse.Namespace) -> int:
-    text = (
-        f"`matyan {options.name}` needs the engines for FoundationDB, Kafka and S3, which are not part of this version"
-    )
+    text = f"`matyan {options.name}` needs the FoundationDB engine and roles apart, which are not part of this version"
     return _complain(f"{text}; `matyan up` runs everything in one process", EXIT_CONFIGURATION)
 
 

@@ -46,7 +46,7 @@ ROLES: Final[Mapping[str, tuple[Part, ...]]] = {
 """Role -> the parts it asks for. `matyan up` is `local`; the roles that share distributed engines come with those."""
 
 COMING_ROLES: Final = ("serve", "frontier", "ingest", "control")
-"""Commands that are decided but need the distributed engines, which are not part of this version."""
+"""Commands that are decided but need the FoundationDB engine, which is not part of this version."""
 
 
 def start_order(role: str) -> tuple[Part, ...]:

@@ -17,7 +17,7 @@ from matyan.runs import repository as runs
 from matyan.runs.model import Run
 from matyan.sequences import items
 from matyan.sequences import repository as sequences
-from matyan.sequences.model import Bucket, Columns, Item, SequenceKey, Summary
+from matyan.sequences.model import Bucket, Columns, SequenceKey, Summary
 from matyan.transfer import aim_objects
 from matyan.transfer.aim_catalog import AimExperiment, AimTag
 from matyan.transfer.aim_documents import Names, find_known
@@ -165,7 +165,7 @@ class RunCheck:
             made = aim_objects.make(each, sequence.dtype, self._project, self._run_id)
             if item is None:
                 yield f"step {each.step} is not here"
-            elif items.encode(self._whole(item)) != items.encode(made.item):
+            elif items.encode(items.whole(item, self._blobs)) != items.encode(made.item):
                 yield f"step {each.step} differs"
             else:
                 yield from self._different_blobs(each.step, made)
@@ -174,10 +174,6 @@ class RunCheck:
         for blob in made.blobs:
             if self._blobs.get(blob.key) != blob.content:
                 yield f"step {step} differs in its bytes"
-
-    def _whole(self, item: Item) -> Item:
-        data = None if item.blob_key is None else self._blobs.get(item.blob_key)
-        return item if data is None else items.decode(data)
 
 
 def _said_differences(source: AimRun, run: Run) -> Iterator[str]:
