@@ -81,25 +81,48 @@ def make_parser() -> argparse.ArgumentParser:
     _add_common(rotate)
     _add_import(commands)
     _command(commands, "version", _version, "print the version")
-    for name in ("serve", "frontier", "ingest", "control"):
-        _command(commands, name, _not_yet, "run one role apart (not part of this version)")
+    _add_roles(commands)
     return parser
 
 
 def _add_up(commands: Any) -> None:
     up = _command(commands, "up", _up, "run everything in one process: UI, API, ingestion, storage")
-    up.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     up.add_argument("--port", type=int, help="port of UI and API (default: 53800; the next one serves the same)")
-    up.add_argument("--base-path", help="path prefix of everything, such as /tracker")
-    ui = up.add_mutually_exclusive_group()
+    _add_serving(up)
+    _add_listening(up)
+
+
+def _add_roles(commands: Any) -> None:
+    serve = _command(commands, "serve", _role, "run the role that answers UI and API, on engines shared with others")
+    serve.add_argument("--port", type=int, help="port of UI and API (default: 53800)")
+    _add_serving(serve)
+    frontier = _command(commands, "frontier", _role, "run the role that takes in runs: WebSocket and uploads")
+    frontier.add_argument("--port", type=int, help="port of WebSocket and uploads (default: 53801)")
+    ingest = _command(commands, "ingest", _role, "run the role that writes what was taken in into the store")
+    ingest.add_argument("--port", type=int, help="port of health and metrics (default: 9101)")
+    control = _command(commands, "control", _role, "run the role that frees what was deleted, and tidies up")
+    control.add_argument("--port", type=int, help="port of health and metrics (default: 9102)")
+    for role in (serve, frontier, ingest, control):
+        _add_listening(role)
+
+
+def _add_serving(parser: argparse.ArgumentParser) -> None:
+    ui = parser.add_mutually_exclusive_group()
     ui.add_argument("--ui", choices=("aim", "matyan", "none"), help="the web UI to serve (default: aim)")
     ui.add_argument("--no-ui", action="store_const", const="none", dest="ui", help="serve no web UI")
-    up.add_argument("--ui-path", help="directory of an unpacked wheel of the web UI (default: the installed package)")
-    up.add_argument("--read-only", action="store_true", help="refuse edits and deletions of runs and experiments")
-    up.add_argument(
+    parser.add_argument(
+        "--ui-path", help="directory of an unpacked wheel of the web UI (default: the installed package)"
+    )
+    parser.add_argument("--read-only", action="store_true", help="refuse edits and deletions of runs and experiments")
+
+
+def _add_listening(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--base-path", help="path prefix of everything, such as /tracker")
+    parser.add_argument(
         "--insecure-allow-remote", action="store_true", help="listen on another address though there is no login yet"
     )
-    _add_common(up)
+    _add_common(parser)
 
 
 def _add_import(commands: Any) -> None:
@@ -150,17 +173,29 @@ def _settings(options: argparse.Namespace) -> Settings:
         "http.read_only": getattr(options, "read_only", False) or None,
         "http.allow_remote": getattr(options, "insecure_allow_remote", False) or None,
     }
-    if flags["http.port"] is not None:
+    if flags["http.port"] is not None and options.name == "up":
         # The second port follows the first: else two servers could not stand side by side.
         flags["http.extra_ports"] = [flags["http.port"] + 1] if flags["http.port"] else []
     file = options.config or (Path(os.environ["MATYAN_CONFIG"]) if "MATYAN_CONFIG" in os.environ else None)
-    return load(file=file, flags={path: value for path, value in flags.items() if value is not None})
+    known = {path: value for path, value in flags.items() if value is not None}
+    return load(file=file, flags=known, role=options.name)
 
 
 def _up(options: argparse.Namespace) -> int:
     from matyan.roles.local import run_local  # noqa: PLC0415 - see the module's docstring
 
     run_local(_settings(options), announce=lambda url: _announce(url, sys.stdout))
+    return 0
+
+
+def _role(options: argparse.Namespace) -> int:
+    from matyan.roles.process import run_apart  # noqa: PLC0415 - see the module's docstring
+
+    run_apart(
+        options.name,
+        _settings(options),
+        announce=lambda url: print(f"matyan {options.name} is up: {url}", flush=True),  # noqa: T201
+    )
     return 0
 
 
@@ -177,12 +212,10 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _roles(_: argparse.Namespace) -> int:
-    from matyan.roles.table import COMING_ROLES, ROLES, start_order  # noqa: PLC0415 - see the module's docstring
+    from matyan.roles.table import ROLES, start_order  # noqa: PLC0415 - see the module's docstring
 
     for role in ROLES:
         _say(f"{role:10} {' '.join(start_order(role))}")
-    for role in COMING_ROLES:
-        _say(f"{role:10} (comes with the distributed engines)")
     return 0
 
 
@@ -241,11 +274,6 @@ def _version(_: argparse.Namespace) -> int:
 
     _say(f"matyan {version('matyan-tracker')}")
     return 0
-
-
-def _not_yet(options: argparse.Namespace) -> int:
-    text = f"`matyan {options.name}` needs the FoundationDB engine and roles apart, which are not part of this version"
-    return _complain(f"{text}; `matyan up` runs everything in one process", EXIT_CONFIGURATION)
 
 
 def _say(text: str, end: str = "\n") -> None:

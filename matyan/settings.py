@@ -19,6 +19,7 @@ from matyan.errors import ConfigurationError
 
 PREFIX: Final = "MATYAN_"
 _ORIGIN: Final = r"^https?://[A-Za-z0-9.:\[\]-]+/?$"
+SECRET_CHARACTERS_MIN: Final = 32
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -182,6 +183,18 @@ class S3Settings(_Section, frozen=True):
     ca_file: Annotated[str, Meta(description="certificates (PEM) that vouch for the store; empty: the system's")] = ""
 
 
+class SecretsSettings(_Section, frozen=True):
+    """What processes that work together sign and encrypt with."""
+
+    keys: Annotated[
+        list[Secret],
+        Meta(
+            description="the same for every role, the newest first, each at least 32 characters; older ones stay good "
+            "for what they signed; empty: kept in data.home/secrets, for `matyan up`"
+        ),
+    ] = msgspec.field(default_factory=list)
+
+
 class IngestSettings(_Section, frozen=True):
     """How the worker batches."""
 
@@ -215,6 +228,7 @@ class Settings(_Section, frozen=True):
     kafka: KafkaSettings = KafkaSettings()
     blob: BlobSettings = BlobSettings()
     s3: S3Settings = S3Settings()
+    secrets: SecretsSettings = SecretsSettings()
     ingest: IngestSettings = IngestSettings()
     query: QuerySettings = QuerySettings()
     logging: LoggingSettings = LoggingSettings()
@@ -246,16 +260,30 @@ SECTIONS: Final[Mapping[str, type[_Section]]] = {
 Values = dict[str, dict[str, Any]]
 
 
+ROLE_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "serve": {"http": {"extra_ports": []}},
+    "frontier": {"http": {"port": 53801, "extra_ports": []}},
+    "ingest": {"http": {"port": 9101, "extra_ports": []}},
+    "control": {"http": {"port": 9102, "extra_ports": []}},
+}
+"""Role -> where its defaults differ, so that all of them can stand on one machine."""
+
+
 def load(
-    *, file: Path | None = None, environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    role: str | None = None,
 ) -> Settings:
-    """Read the settings: defaults < TOML `file` < environment < `flags` (`{"http.port": 1}`).
+    """Read the settings: defaults < those of `role` < TOML `file` < environment < `flags` (`{"http.port": 1}`).
 
     Raises:
         ConfigurationError: with every fault, one a line, each with its path.
     """
     faults: list[str] = []
     values: Values = {name: {} for name in SECTIONS}
+    _merge(values, ROLE_DEFAULTS.get(role or "", {}), faults)
     _merge(values, _from_file(file, faults), faults)
     _merge(values, _from_environment(os.environ if environ is None else environ, faults), faults)
     for path, value in (flags or {}).items():
@@ -385,6 +413,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield f"http.port and http.extra_ports name a port twice: {', '.join(map(str, ports))}"
     if bool(settings.s3.access_key) != bool(settings.s3.secret_key.reveal()):
         yield "s3.access_key and s3.secret_key belong together: set both or none"
+    if any(len(key.reveal()) < SECRET_CHARACTERS_MIN for key in settings.secrets.keys):
+        yield f"secrets.keys holds a secret of less than {SECRET_CHARACTERS_MIN} characters, which could be guessed"
     kafka = settings.kafka
     if kafka.security_protocol.startswith("SASL") and not (kafka.user and kafka.password.reveal()):
         yield f"kafka.security_protocol is {kafka.security_protocol}, which needs kafka.user and kafka.password"

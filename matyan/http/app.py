@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from litestar import Litestar, Response, Router, get
 from litestar.connection import ASGIConnection
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.exceptions import PermissionDeniedException
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
@@ -30,6 +30,7 @@ from matyan.observe.metrics import Metrics
 
 DISTRIBUTION: Final = "matyan-tracker"
 FDB_API_VERSION: Final = 730
+BACKEND: Final = "backend"
 
 REFUSED_WHEN_READ_ONLY: Final[Mapping[str, bool]] = {"refused_when_read_only": True}
 """`opt=REFUSED_WHEN_READ_ONLY` on a handler: 403 on a read-only server (rest-api section 2)."""
@@ -44,6 +45,7 @@ def make_app(
     health: Health | None = None,
     connections: Connections | None = None,
     edge: EdgeOptions | None = None,
+    component: str = BACKEND,
     read_only: bool = False,
 ) -> Litestar:
     """Make the ASGI app.
@@ -57,10 +59,11 @@ def make_app(
         health: what `/health/ready/` asks.
         connections: the connections under way, for the server that drains them.
         edge: base path, pages, allowed origins.
+        component: what `/version/` calls this process.
         read_only: refuse handlers marked REFUSED_WHEN_READ_ONLY.
     """
     metrics, health, edge = metrics or Metrics(), health or Health(), edge or EdgeOptions()
-    provided = {"metrics": metrics, "health": health, **(services or {})}
+    provided = {"metrics": metrics, "health": health, "component": component, **(services or {})}
     base_path = check_base_path(edge.base_path)
 
     assemble = functools.partial(_assemble, root_routes=root_routes, services=provided, read_only=read_only)
@@ -141,9 +144,9 @@ class VersionAnswer(msgspec.Struct, frozen=True):
 
 
 @get("/version", operation_id="getVersion", responses=answers(VersionAnswer, "The version of the server."))
-async def api_version() -> Response[bytes]:
+async def api_version(component: NamedDependency[str]) -> Response[bytes]:
     """Return the version, in the words that matyan-client prints."""
-    return json_response(VersionAnswer(package_version(), "backend", FDB_API_VERSION))
+    return json_response(VersionAnswer(package_version(), component, FDB_API_VERSION))
 
 
 def _constant(value: object) -> Provide:

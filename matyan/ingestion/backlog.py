@@ -14,9 +14,10 @@ from matyan.clock import Clock, SystemClock
 BYTES_HIGH: Final = 4 * 1024 * 1024
 """Of frames as clients sent them, uncompressed: what the worker's time depends on."""
 BYTES_LOW: Final = BYTES_HIGH // 2
-SECONDS_HIGH: Final = 0.15
+SECONDS_NEAR: Final = 0.15
 """Age of the oldest record that is not applied. A healthy worker commits about every 50 ms and stays well below."""
-SECONDS_LOW: Final = SECONDS_HIGH / 2
+SECONDS_FAR: Final = 0.5
+"""Likewise where a broker stands in between and what workers did is seen a moment later."""
 SECONDS_STUCK: Final = 10.0
 """From this age on new connections are refused: the workers have stopped, not slowed down."""
 RECORDS_MAX: Final = 10_000
@@ -32,8 +33,10 @@ class _Waiting(NamedTuple):
 class Backlog:
     """Records on their way from the log to the store. Any thread may call it; waiting is done on an event loop."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, *, seconds_high: float = SECONDS_NEAR) -> None:
+        """Make it; replies are held back from an age of `seconds_high` on, and go out again from half of it on."""
         self._clock = clock or SystemClock()
+        self._seconds_high = seconds_high
         self._lock = threading.Lock()
         self._waiting: dict[int, deque[_Waiting]] = {}
         """Partition -> its records by offset; no empty ones."""
@@ -46,6 +49,11 @@ class Backlog:
         """Bytes appended and not applied."""
         return self._bytes
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything appended is applied."""
+        return not self._waiting
+
     def age_seconds(self) -> float:
         """Return how long the oldest record has been waiting; 0 when none is."""
         with self._lock:
@@ -53,7 +61,7 @@ class Backlog:
 
     def is_high(self) -> bool:
         """Return whether replies are to be held back from now on."""
-        return self._bytes > BYTES_HIGH or self.age_seconds() > SECONDS_HIGH
+        return self._bytes > BYTES_HIGH or self.age_seconds() > self._seconds_high
 
     def is_low(self) -> bool:
         """Return whether held replies may go out again; between high and low, neither begins nor ends it."""
@@ -109,4 +117,4 @@ class Backlog:
         return 0.0 if oldest is None else self._clock.monotonic_seconds() - oldest
 
     def _is_low(self) -> bool:
-        return self._bytes <= BYTES_LOW and self._age_seconds() <= SECONDS_LOW
+        return self._bytes <= BYTES_LOW and self._age_seconds() <= self._seconds_high / 2

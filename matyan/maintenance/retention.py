@@ -11,7 +11,7 @@ from matyan.store import offsets
 def trim_applied(kv: KvEngine, log: LogEngine, topic: str) -> int:
     """Delete the segments of a topic that are applied and whose effect survives the loss of power; return the bytes."""
     partitions = [TopicPartition(topic, number) for number in range(log.partitions(topic))]
-    applied = kv.read(lambda reader: [offsets.get(reader, log.log_id, partition) for partition in partitions])
+    applied = kv.read(lambda reader: offsets.get_many(reader, log.log_id, partitions))
     # What was applied before this moment is durable when sync returns; what came later is not looked at.
     kv.sync()
     return sum(
@@ -30,8 +30,10 @@ def check_continuity(kv: KvEngine, log: LogEngine, topic: str) -> None:
     """
     for number in range(log.partitions(topic)):
         partition = TopicPartition(topic, number)
-        start, end = log.start_offset(partition), log.producer().end_offset(partition)
+        # In this order: other workers may be at work, the log grows before it is applied and is trimmed after that.
+        start = log.start_offset(partition)
         position = kv.read(lambda reader: offsets.get(reader, log.log_id, partition))  # noqa: B023 (called at once)
+        end = log.producer().end_offset(partition)
         applied = 0 if position is None else position.offset
         if not start <= applied <= end:
             raise ConfigurationError(

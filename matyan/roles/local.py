@@ -8,15 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO, runtime_checkable
 
-from matyan import threads
 from matyan.clock import SystemClock
 from matyan.engines.disk import Disk
 from matyan.errors import ConfigurationError
 from matyan.ids import DEFAULT_PROJECT
-from matyan.observe import logs
-from matyan.roles.home import keys, locked_home, writing_home
-from matyan.roles.parts import Context, builds, make_context
-from matyan.roles.runner import run
+from matyan.roles.home import locked_home, writing_home
+from matyan.roles.process import Announce, run_role
+from matyan.roles.secrets import keys_of
+from matyan.roles.table import LOCAL
 from matyan.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,25 +23,15 @@ if TYPE_CHECKING:
     from matyan.transfer.aim_import import Report, Selection
 
 
-def run_local(settings: Settings, *, announce: Callable[[str], None]) -> None:
+def run_local(settings: Settings, *, announce: Announce) -> None:
     """Run until a signal or a failure; `announce` gets the URL when everything answers.
 
     Raises:
         ConfigurationError: the data is in use, a port is, or an engine cannot be opened.
         And the error of a part that failed.
     """
-    logs.set_up(settings.logging.level, settings.logging.format)
     with locked_home(settings.home):
-        threads.configure(query_threads=settings.query.threads)
-        context = make_context(settings)
-        run(builds("local", context), metrics=context.metrics, announce=lambda: announce(_url(context)))
-
-
-def _url(context: Context) -> str:
-    assert context.http is not None, "announced after everything has started"
-    http = context.settings.http
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(http.host, http.host)  # noqa: S104 - shown, not bound to
-    return f"http://{host}:{context.http.ports[0]}{http.base_path}/"
+        run_role(LOCAL, settings, announce=announce)
 
 
 @runtime_checkable
@@ -105,7 +94,7 @@ def import_aim(settings: Settings, path: Path, selection: Selection, out: TextIO
     with writing_home(settings.home), contextlib.ExitStack() as stack:
         kv = open_kv(settings.kv_uri)
         stack.callback(kv.close)
-        blobs = open_blobs(settings.blob_uri, keys=keys(settings.home, "uploads"), s3=settings.s3)
+        blobs = open_blobs(settings.blob_uri, keys=keys_of(settings, "uploads"), s3=settings.s3)
         stack.callback(blobs.close)
         work = AimImport(kv=kv, blobs=blobs, repository=repository, progress=ProgressLine(out))
         return work.run(selection)

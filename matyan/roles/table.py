@@ -17,7 +17,9 @@ class Part(StrEnum):
     OPS = "ops"
     REST = "rest"
     GATEWAY = "gateway"
+    FOLLOW = "follow"
     INGEST = "ingest"
+    CONTROL = "control"
     SWEEP = "sweep"
     HTTP = "http"
 
@@ -29,24 +31,35 @@ NEEDS: Final[Mapping[Part, tuple[Part, ...]]] = {
     Part.OPS: (),
     Part.REST: (Part.KV, Part.LOG, Part.BLOB),
     Part.GATEWAY: (Part.LOG, Part.BLOB),
+    Part.FOLLOW: (Part.KV, Part.LOG),
     Part.INGEST: (Part.KV, Part.LOG, Part.BLOB),
+    Part.CONTROL: (Part.KV, Part.LOG, Part.BLOB),
     Part.SWEEP: (Part.KV, Part.LOG, Part.BLOB),
     Part.HTTP: (Part.OPS,),
 }
 """What a part cannot do without: named here, it is started too, before it."""
 
 AFTER: Final[Mapping[Part, tuple[Part, ...]]] = {
-    Part.HTTP: (Part.REST, Part.GATEWAY, Part.INGEST, Part.SWEEP),
+    Part.GATEWAY: (Part.FOLLOW,),
+    Part.HTTP: (Part.REST, Part.GATEWAY, Part.INGEST, Part.CONTROL, Part.SWEEP),
 }
 """Order only, when both are there: the door opens last and closes first."""
 
-ROLES: Final[Mapping[str, tuple[Part, ...]]] = {
-    "local": (Part.REST, Part.GATEWAY, Part.INGEST, Part.SWEEP, Part.HTTP),
-}
-"""Role -> the parts it asks for. `matyan up` is `local`; the roles that share distributed engines come with those."""
+LOCAL: Final = "local"
 
-COMING_ROLES: Final = ("serve", "frontier", "ingest", "control")
-"""Commands that are decided but need the FoundationDB engine, which is not part of this version."""
+ROLES: Final[Mapping[str, tuple[Part, ...]]] = {
+    LOCAL: (Part.REST, Part.GATEWAY, Part.INGEST, Part.CONTROL, Part.SWEEP, Part.HTTP),
+    "serve": (Part.REST, Part.HTTP),
+    "frontier": (Part.GATEWAY, Part.FOLLOW, Part.HTTP),
+    "ingest": (Part.INGEST, Part.HTTP),
+    "control": (Part.CONTROL, Part.SWEEP, Part.HTTP),
+}
+"""Role -> the parts it asks for. `matyan up` is LOCAL; the others share engines that several machines reach."""
+
+COMPONENTS: Final[Mapping[str, str]] = {"frontier": "frontier"}
+"""Role -> what `/version/` calls it, where that is not `backend`."""
+
+APART: Final = tuple(role for role in ROLES if role != LOCAL)
 
 
 def start_order(role: str) -> tuple[Part, ...]:

@@ -6,6 +6,7 @@ The key holds the log's id, so a fresh log never matches an old position by acci
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from matyan.engines.kv.protocol import KvReader, KvTransaction
@@ -29,9 +30,16 @@ START: Final = Applied(0)
 
 def get(reader: KvReader, log_id: str, partition: TopicPartition) -> Applied | None:
     """Return the position, or None when nothing of this log was ever applied."""
-    value = reader.get(keyspace.applied(log_id, *partition))
-    if value is None:
-        return None
+    return get_many(reader, log_id, [partition])[0]
+
+
+def get_many(reader: KvReader, log_id: str, partitions: Sequence[TopicPartition]) -> list[Applied | None]:
+    """Return the position of each partition, in one round trip."""
+    values = reader.get_many([keyspace.applied(log_id, *partition) for partition in partitions])
+    return [None if value is None else _decode(value) for value in values]
+
+
+def _decode(value: bytes) -> Applied:
     _, offset, items = _FORM.unpack(value)
     return Applied(offset, items)
 

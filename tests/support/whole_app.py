@@ -9,7 +9,8 @@ from typing import Any
 
 from litestar import Litestar
 
-from matyan.roles.parts import Context, builds, make_context
+from matyan.roles.context import Context, make_context
+from matyan.roles.parts import builds
 from matyan.settings import load
 
 

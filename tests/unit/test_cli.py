@@ -11,6 +11,7 @@ import pytest
 
 from matyan.cli import EXIT_CONFIGURATION, main
 from matyan.roles.home import locked_home
+from matyan.roles.table import APART, ROLES, start_order
 
 
 def test_help_imports_nothing_of_the_server() -> None:
@@ -29,7 +30,9 @@ def test_help_imports_nothing_of_the_server() -> None:
 def test_roles_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["roles"]) == 0
 
-    assert "local      kv log blob ops rest gateway ingest sweep http" in capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"{role:10} {' '.join(start_order(role))}" for role in ROLES]
+    assert "frontier   kv log blob ops follow gateway http" in lines
 
 
 def test_config_show_prints_what_differs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -38,11 +41,15 @@ def test_config_show_prints_what_differs(capsys: pytest.CaptureFixture[str], tmp
     assert capsys.readouterr().out == f"data.home = {str(tmp_path)!r}\n"
 
 
-@pytest.mark.parametrize("name", ["serve", "frontier", "ingest", "control"])
-def test_a_role_that_is_not_there_yet_says_so(capsys: pytest.CaptureFixture[str], name: str) -> None:
-    assert main([name]) == EXIT_CONFIGURATION
+@pytest.mark.parametrize("name", APART)
+def test_a_role_apart_says_everything_that_it_must_be_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    assert main([name, "--home", str(tmp_path / "home")]) == EXIT_CONFIGURATION
 
-    assert "not part of this version; `matyan up` runs everything" in capsys.readouterr().err
+    complaints = capsys.readouterr().err.splitlines()
+    assert [line.split()[1] for line in complaints] == ["kv.uri", "log.uri", "blob.uri", "secrets.keys"]
+    assert not (tmp_path / "home").exists()
 
 
 def test_up_refuses_an_address_that_others_reach(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from matyan.clock import ManualClock
 from matyan.engines.log.embedded import open_embedded_log
 from matyan.engines.log.protocol import LogEngine
 from matyan.ingestion import conversation
-from matyan.ingestion.backlog import SECONDS_HIGH, SECONDS_STUCK, Backlog
+from matyan.ingestion.backlog import SECONDS_NEAR, SECONDS_STUCK, Backlog
 from matyan.ingestion.gateway import Gateway
 from matyan.ingestion.intake import REPEAT_SECONDS_MAX
 from matyan.limits import FRAME_INLINE_BYTES_MAX, SEQUENCE_NAME_BYTES_MAX
@@ -151,7 +151,7 @@ def test_a_bad_item_is_named_in_the_reply_and_in_the_record_and_the_others_are_k
     assert world.commands() == [AddTag("a"), AddTag("b"), AddTag("c")]
     assert [len(envelope.refusals) for envelope in world.envelopes()] == [1, 50, 0]
     assert (
-        world.metrics.registry.get_sample_value("matyan_ingest_refused_items_total", {"code": "invalid_argument"}) == 51
+        world.metrics.registry.get_sample_value("matyan_ingest_refused_items_total", {"reason": "out_of_bounds"}) == 51
     )
 
 
@@ -429,7 +429,7 @@ def test_a_log_that_does_not_answer_in_time_gives_an_error_before_the_client_giv
 def hold(world: World) -> None:
     """Make the backlog high, by a record of another run that is not applied."""
     world.backlog.appended(0, 1_000, 1)
-    world.clock.advance(SECONDS_HIGH + 0.01)
+    world.clock.advance(SECONDS_NEAR + 0.01)
 
 
 async def until_held(world: World) -> None:

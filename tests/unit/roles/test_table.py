@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from matyan.roles.parts import BUILD
-from matyan.roles.table import AFTER, NEEDS, ROLES, Part, start_order
+from matyan.roles.table import AFTER, APART, LOCAL, NEEDS, ROLES, Part, start_order
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -25,8 +25,12 @@ def test_the_door_opens_last() -> None:
     assert start_order("local")[-1] is Part.HTTP
 
 
-def test_local_runs_every_part_there_is() -> None:
-    assert set(start_order("local")) == set(Part)
+def test_local_runs_every_part_but_the_one_that_watches_other_processes() -> None:
+    assert set(Part) - set(start_order(LOCAL)) == {Part.FOLLOW}
+
+
+def test_the_roles_apart_run_together_every_part() -> None:
+    assert {part for role in APART for part in start_order(role)} == set(Part)
 
 
 def test_every_part_has_its_needs_and_its_build_function() -> None:
