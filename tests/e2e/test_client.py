@@ -15,17 +15,19 @@ from typing import Final
 
 import pytest
 
+from tests.support.deployments import Deployment, on_every_deployment
 from tests.support.rest import Rest, canonical, eventually
-from tests.support.server import MatyanServer
 
 client_scripts = pytest.importorskip("tests.support.client_scripts", reason="matyan-client is not installed")
+
+pytestmark = on_every_deployment
 
 ROOT: Final = Path(__file__).parents[2]
 TRAIN: Final = canonical({"subset": "train"})
 NO_CONTEXT: Final = canonical(None)
 
 
-def start_script(server: MatyanServer, script: str, *arguments: str) -> subprocess.Popen[str]:
+def start_script(server: Deployment, script: str, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.support.client_scripts", script, server.url, *arguments]
     environment = {**os.environ, "LOGURU_LEVEL": "WARNING"}
     return subprocess.Popen(
@@ -33,7 +35,7 @@ def start_script(server: MatyanServer, script: str, *arguments: str) -> subproce
     )
 
 
-def run_script(server: MatyanServer, script: str, *arguments: str) -> str:
+def run_script(server: Deployment, script: str, *arguments: str) -> str:
     process = start_script(server, script, *arguments)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
@@ -41,7 +43,7 @@ def run_script(server: MatyanServer, script: str, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def logged(server: MatyanServer) -> str:
+def logged(server: Deployment) -> str:
     """The id of a run to which the script `everything` has logged."""
     run = "e" * 32
     output = run_script(server, "everything", run)
@@ -158,7 +160,7 @@ def test_artifacts_are_listed_by_path(rest: Rest, logged: str) -> None:
     assert {artifact["path"] for artifact in artifacts} == {"config.yaml", "cfg/main config.yaml"}
 
 
-def test_the_clients_own_reader_finds_the_run(server: MatyanServer, logged: str) -> None:
+def test_the_clients_own_reader_finds_the_run(server: Deployment, logged: str) -> None:
     found = json.loads(run_script(server, "read", logged).splitlines()[-1])
 
     assert found["learning_rate"] == 0.01
@@ -167,7 +169,7 @@ def test_the_clients_own_reader_finds_the_run(server: MatyanServer, logged: str)
     assert logged in found["runs"]
 
 
-def test_two_processes_write_one_run_at_the_same_time(server: MatyanServer, rest: Rest) -> None:
+def test_two_processes_write_one_run_at_the_same_time(server: Deployment, rest: Rest) -> None:
     run = "2" * 32
     processes = [start_script(server, "two_writers", run, name) for name in ("a", "b")]
 
@@ -186,7 +188,7 @@ def test_two_processes_write_one_run_at_the_same_time(server: MatyanServer, rest
 
 
 @pytest.mark.parametrize("resumption", ["force", "plain"])
-def test_a_reopened_run_keeps_what_it_had_and_goes_on(server: MatyanServer, rest: Rest, resumption: str) -> None:
+def test_a_reopened_run_keeps_what_it_had_and_goes_on(server: Deployment, rest: Rest, resumption: str) -> None:
     run = f"resumed-{resumption}"
     run_script(server, "life", run, "0", "plain")
     created = eventually(lambda: rest.info(run), lambda info: not info["props"]["active"])["props"]["creation_time"]

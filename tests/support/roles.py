@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -31,7 +31,9 @@ class RoleServer(MatyanServer):
 class Installation:
     """All that the roles share, and those of them that run. A process is known by its name: `ingest`, `ingest-2`."""
 
-    def __init__(self, home: Path, broker: Broker, s3: S3Server, *, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, home: Path, broker: Broker, s3: S3Server, *, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.home = home
         self.broker = broker
         self.bucket = f"apart-{secrets.token_hex(4)}"
@@ -74,11 +76,20 @@ class Installation:
 
 @contextmanager
 def installed(
-    home: Path, broker: Broker, s3: S3Server, *, environment: Mapping[str, str] | None = None
+    home: Path,
+    broker: Broker,
+    s3: S3Server,
+    *,
+    environment: Mapping[str, str] | None = None,
+    before: Callable[[Installation], None] = lambda _: None,
 ) -> Iterator[Installation]:
-    """Yield an installation with one process of each role; their logs are printed when the block fails."""
+    """Yield an installation with one process of each role; their logs are printed when the block fails.
+
+    `before` is called when nothing runs yet.
+    """
     installation = Installation(home, broker, s3, environment=environment)
     try:
+        before(installation)
         for role in ROLES:
             installation.start(role)
         yield installation

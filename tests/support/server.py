@@ -38,10 +38,17 @@ def free_port() -> int:
             return port
 
 
-def matyan(*arguments: str, timeout: float = 60.0, check: bool = True) -> subprocess.CompletedProcess[str]:
+def matyan(
+    *arguments: str, timeout: float = 60.0, check: bool = True, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run one `matyan` command to its end; its output is text."""
     return subprocess.run(
-        [MATYAN, *arguments], capture_output=True, text=True, timeout=timeout, check=check, env=_environment({})
+        [MATYAN, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=check,
+        env=_environment(environment or {}),
     )
 
 
