@@ -86,3 +86,9 @@ class OffsetMovedError(MatyanError):
     def __init__(self, applied_offset: int) -> None:
         super().__init__(f"the applied offset is {applied_offset}")
         self.applied_offset = applied_offset
+
+
+class LeaseLostError(MatyanError):
+    """Somebody else holds the lease by now: what was begun under it must not be written."""
+
+    code = "conflict"

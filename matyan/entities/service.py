@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
+from operator import itemgetter
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -17,11 +17,14 @@ from matyan.catalog.repository import Entities
 from matyan.clock import Clock, SystemClock
 from matyan.engines.kv.protocol import KvEngine, KvReader, KvTransaction
 from matyan.entities.deletion import EntityDeletions
+from matyan.entities.matching import containing
 from matyan.errors import ConflictError, InvalidArgumentError, NotFoundError
 from matyan.ids import DEFAULT_PROJECT, Project, RunId, check_label, make_id
 from matyan.runs import repository as runs
 from matyan.runs.activity import Activity
 from matyan.runs.model import Run
+from matyan.store.events import announce, make_occasion
+from matyan.wire.events import ExperimentDeleted, Payload, TagDeleted
 
 E = TypeVar("E", Experiment, Tag)
 
@@ -36,6 +39,7 @@ class Counted(NamedTuple, Generic[E]):
 
     entity: E
     runs: int
+    newest: RunPlace | None = None
 
 
 class ExperimentEdit(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,8 +63,29 @@ class TagEdit(msgspec.Struct, frozen=True, kw_only=True):
 class EntityService(Generic[E]):
     """What experiments and tags have in common. Every method raises NotFoundError for one that is not there."""
 
-    def __init__(self, *, kv: KvEngine, entities: Entities[E], deletions: EntityDeletions, noun: str) -> None:
+    def __init__(
+        self,
+        *,
+        kv: KvEngine,
+        entities: Entities[E],
+        deletions: EntityDeletions,
+        noun: str,
+        deleted: Callable[[str, Project], Payload],
+        clock: Clock | None,
+    ) -> None:
+        """Put the engine to use.
+
+        Args:
+            kv: the store.
+            entities: those that this service is about.
+            deletions: what ends deletions that are begun here.
+            noun: what messages call one.
+            deleted: makes the event that tells of a deletion, from id and project.
+            clock: for times of creation and of events.
+        """
         self._kv = kv
+        self._clock = clock or SystemClock()
+        self._deleted = deleted
         self._deletions = deletions
         self._entities: Entities[E] = entities
         self._noun = noun
@@ -79,7 +104,8 @@ class EntityService(Generic[E]):
 
         def read(reader: KvReader) -> list[Counted[E]]:
             found = sorted(self._entities.list(reader, project), key=_age)
-            return [Counted(entity, self._entities.count_runs(reader, project, entity.id)) for entity in found]
+            runs_of = self._entities.look_at_runs(reader, project, [entity.id for entity in found])
+            return [Counted(entity, *its_runs) for entity, its_runs in zip(found, runs_of, strict=True)]
 
         return self._kv.read(read)
 
@@ -133,7 +159,7 @@ class EntityService(Generic[E]):
         check_label(entity.name, f"{self._noun.lower()} name")
 
         def write(tx: KvTransaction) -> None:
-            self._require_free(tx, project, entity.name)
+            self._require_free(tx, project, entity)
             self._entities.put(tx, project, entity)
 
         self._kv.write(write)
@@ -142,19 +168,29 @@ class EntityService(Generic[E]):
     def _replace(self, tx: KvTransaction, project: Project, before: E, after: E) -> None:
         """Store the changed form of an entity. Raises ConflictError when another has its new name."""
         if after.name != before.name:
-            self._require_free(tx, project, check_label(after.name, f"{self._noun.lower()} name"))
+            check_label(after.name, f"{self._noun.lower()} name")
+            self._require_free(tx, project, after)
         self._entities.replace(tx, project, before, after)
 
     def _begin_deletion(self, entity_id: str, project: Project, *, deletes_runs: bool) -> None:
+        occasion = make_occasion(self._clock.now_seconds())
+        begun: list[E] = []  # by an earlier attempt, which was committed if this one no longer finds the entity
+
         def write(tx: KvTransaction) -> None:
+            if begun and self._entities.get(tx, project, entity_id) is None:
+                return
             entity = self._require(tx, project, entity_id)
+            begun.append(entity)
             self._entities.begin_deletion(tx, project, entity, deletes_runs=deletes_runs)
+            announce(tx, self._deleted(entity_id, project), occasion)
 
         self._kv.write(write)
 
-    def _require_free(self, tx: KvTransaction, project: Project, name: str) -> None:
-        if self._entities.find(tx, project, name) is not None:
-            raise ConflictError(f"{self._noun} with name '{name}' already exists.")
+    def _require_free(self, tx: KvTransaction, project: Project, entity: E) -> None:
+        """Raise ConflictError when another entity has the name; its own it has after a commit whose answer was lost."""
+        found = self._entities.find(tx, project, entity.name)
+        if found is not None and found.id != entity.id:
+            raise ConflictError(f"{self._noun} with name '{entity.name}' already exists.")
 
     def _search(self, pattern: str, project: Project) -> list[Counted[E]]:
         matches = containing(pattern)
@@ -171,8 +207,14 @@ class ExperimentService(EntityService[Experiment]):
     """Experiments of a project."""
 
     def __init__(self, *, kv: KvEngine, deletions: EntityDeletions, clock: Clock | None = None) -> None:
-        super().__init__(kv=kv, entities=catalog.experiments, deletions=deletions, noun="Experiment")
-        self._clock = clock or SystemClock()
+        super().__init__(
+            kv=kv,
+            entities=catalog.experiments,
+            deletions=deletions,
+            noun="Experiment",
+            deleted=lambda entity_id, project: ExperimentDeleted(experiment_id=entity_id, project=project),
+            clock=clock,
+        )
 
     def create(self, name: str, *, project: Project = DEFAULT_PROJECT) -> Experiment:
         """Make an experiment. Raises ConflictError when the name is taken."""
@@ -181,17 +223,10 @@ class ExperimentService(EntityService[Experiment]):
 
     def list_all(self, *, project: Project = DEFAULT_PROJECT) -> list[Counted[Experiment]]:
         """Return all: those with the newest runs first, then those without runs in the order of creation."""
-
-        def newest(reader: KvReader) -> dict[str, RunPlace]:
-            ids = [counted.entity.id for counted in counted_ones]
-            found = [(one, self._entities.list_runs(reader, project, one, rows_max=1)) for one in ids]
-            return {one: places[0] for one, places in found if places}
-
-        counted_ones = super().list_all(project=project)
-        places = self._kv.read(newest)
-        with_runs = [counted for counted in counted_ones if counted.entity.id in places]
-        without = [counted for counted in counted_ones if counted.entity.id not in places]
-        return sorted(with_runs, key=lambda counted: places[counted.entity.id], reverse=True) + without
+        all_of_them = super().list_all(project=project)
+        with_runs = [(counted.newest, counted) for counted in all_of_them if counted.newest is not None]
+        without = [counted for counted in all_of_them if counted.newest is None]
+        return [counted for _, counted in sorted(with_runs, key=itemgetter(0), reverse=True)] + without
 
     def edit(self, experiment_id: str, edit: ExperimentEdit, *, project: Project = DEFAULT_PROJECT) -> None:
         """Change properties of an experiment.
@@ -290,8 +325,14 @@ class TagService(EntityService[Tag]):
     """Tags of a project."""
 
     def __init__(self, *, kv: KvEngine, deletions: EntityDeletions, clock: Clock | None = None) -> None:
-        super().__init__(kv=kv, entities=catalog.tags, deletions=deletions, noun="Tag")
-        self._clock = clock or SystemClock()
+        super().__init__(
+            kv=kv,
+            entities=catalog.tags,
+            deletions=deletions,
+            noun="Tag",
+            deleted=lambda entity_id, project: TagDeleted(tag_id=entity_id, project=project),
+            clock=clock,
+        )
 
     def create(self, name: str, *, color: str = "", description: str = "", project: Project = DEFAULT_PROJECT) -> Tag:
         """Make a tag. Raises ConflictError when the name is taken."""
@@ -335,30 +376,6 @@ class TagService(EntityService[Tag]):
     def search(self, text: str, *, project: Project = DEFAULT_PROJECT) -> Sequence[Counted[Tag]]:
         """Return those whose name contains `text`, stripped; `%` and `_` stand for others."""
         return self._search(text.strip(), project)
-
-
-def containing(pattern: str) -> Callable[[str], bool]:
-    """Return the test of SQL's `LIKE '%pattern%'`: `%` is any text, `_` one character, ASCII case is ignored."""
-    # Part after part, each at its first place: unlike one expression with `.*` this never backtracks.
-    parts = [re.compile("".join(map(_one, part)), re.DOTALL) for part in pattern.split("%") if part]
-
-    def matches(text: str) -> bool:
-        position = 0
-        for part in parts:
-            found = part.search(text, position)
-            if found is None:
-                return False
-            position = found.end()
-        return True
-
-    return matches
-
-
-def _one(character: str) -> str:
-    if character == "_":
-        return "."
-    is_letter = character.isascii() and character.isalpha()
-    return f"[{character.lower()}{character.upper()}]" if is_letter else re.escape(character)
 
 
 def _age(entity: Experiment | Tag) -> float:

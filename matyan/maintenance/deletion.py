@@ -1,7 +1,7 @@
-"""A deleted run's keys and files, freed in bounded, resumable steps: a job that runs often and looks at what is due.
+"""A deleted run's keys and files, freed in bounded, resumable steps: at its event, or by a job that looks what is due.
 
-Every step may be repeated. What is left to do stands in the store (`DELETIONS`) and is forgotten only after it is done,
-so a process that dies in between leaves nothing behind that is not found again.
+Every step may be repeated, by several processes at once. What is left to do stands in the store (`DELETIONS`) and is
+forgotten only after it is done, so a process that dies in between leaves nothing behind that is not found again.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ _ROWS_PER_TRANSACTION: Final = 500
 _DELETIONS_PER_READ: Final = 100
 
 
+class FilesUnavailableError(UnavailableError):
+    """The files of a deleted run cannot be freed now; its keys are."""
+
+
 class Deletions:
     """Frees what deleted runs leave behind."""
 
@@ -42,14 +46,25 @@ class Deletions:
         self._graves = graves
         self._clock = clock
 
-    def free_due(self, project: Project, *, seconds_max: float) -> int:
-        """Free runs whose time has come, for about `seconds_max` seconds of work; return how many are done.
+    def free(self, project: Project, due: Due, *, seconds_max: float) -> bool:
+        """Free one run, if that is still to be done, for about `seconds_max` seconds; return whether it is done.
 
-        Whatever is not done is done by the next call.
+        Raises:
+            FilesUnavailableError: the object store cannot be reached, or somebody else frees the same files.
+            UnavailableError: the store cannot be reached.
+        """
+        if not self._kv.read(partial(tombstones.is_scheduled, project=project, due=due)):
+            return True
+        return self._free(project, due, time.monotonic() + seconds_max)
+
+    def free_due(self, project: Project, *, seconds_max: float, patience_seconds: float = 0.0) -> int:
+        """Free runs whose time came `patience_seconds` ago, for about `seconds_max` seconds; return how many are done.
+
+        Whatever is not done is done by the next call. The patience leaves what is fresh to those who were told of it.
         """
         ends, freed = time.monotonic() + seconds_max, 0
         while time.monotonic() < ends:
-            now_ms = int(self._clock.now_seconds() * 1000)
+            now_ms = int((self._clock.now_seconds() - patience_seconds) * 1000)
             found = self._kv.read(
                 partial(tombstones.list_due, project=project, now_ms=now_ms, rows_max=_DELETIONS_PER_READ)
             )
@@ -78,7 +93,10 @@ class Deletions:
         while self._kv.write(partial(_clear_some, ranges=keyspace.run_contents(project, due.number)), durable=False):
             if time.monotonic() >= ends:
                 return False
-        files = self._graves.free_files(project, due.deletion.run_id)
+        try:
+            files = self._graves.free_files(project, due.deletion.run_id)
+        except UnavailableError as error:
+            raise FilesUnavailableError(error.message) from error
         self._kv.write(partial(_move, project=project, due=due, to=_later(due)), durable=False)
         logger.debug("deleted run freed", extra={"run": due.deletion.run_id, "files": files})
         return True
@@ -106,6 +124,8 @@ def _clear_some(tx: KvTransaction, *, ranges: Sequence[KeyRange]) -> bool:
 
 
 def _move(tx: KvTransaction, *, project: Project, due: Due, to: Due | None) -> None:
+    if not tombstones.is_scheduled(tx, project, due):
+        return  # somebody else has done it, or postponed it
     tombstones.unschedule(tx, project, due)
     if to is not None:
         tombstones.schedule(tx, project, to)

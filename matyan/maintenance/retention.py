@@ -8,14 +8,17 @@ from matyan.errors import ConfigurationError
 from matyan.store import offsets
 
 
-def trim_applied(kv: KvEngine, log: LogEngine, topic: str) -> int:
-    """Delete the segments of a topic that are applied and whose effect survives the loss of power; return the bytes."""
+def trim_applied(kv: KvEngine, log: LogEngine, topic: str, *, keep_records: int = 0) -> int:
+    """Delete the segments of a topic that are applied and whose effect survives the loss of power; return the bytes.
+
+    The newest `keep_records` of each partition stay for other readers.
+    """
     partitions = [TopicPartition(topic, number) for number in range(log.partitions(topic))]
     applied = kv.read(lambda reader: offsets.get_many(reader, log.log_id, partitions))
     # What was applied before this moment is durable when sync returns; what came later is not looked at.
     kv.sync()
     return sum(
-        log.trim(partition, position.offset)
+        log.trim(partition, max(0, position.offset - keep_records))
         for partition, position in zip(partitions, applied, strict=True)
         if position is not None
     )

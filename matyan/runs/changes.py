@@ -17,16 +17,19 @@ from matyan.ids import DEFAULT_PROJECT, Project, RunId, RunNumber, check_label, 
 from matyan.runs import repository, tombstones
 from matyan.runs.graves import Graves
 from matyan.runs.model import EditMark, RunDocument
-from matyan.runs.tombstones import AT_ONCE, Deletion, Due, Tombstone
+from matyan.runs.tombstones import Tombstone, first_due
+from matyan.store.events import Occasion, announce, make_occasion
 from matyan.store.parts import write_in_parts
+from matyan.wire.events import RunArchived, RunDeleted, RunUnarchived
 
 MarkOf = Callable[[Project, RunId], EditMark]
 """Where the log of a run ends now; handed in, since the log's topics are not known here."""
-Marks = Mapping[RunId, EditMark]
 
 RUNS_PER_TRANSACTION: Final = 50
 QUEUED_PROPERTIES: Final = ("name", "description", "archived", "experiment")
 """What a run itself may have queued in the log when somebody edits it."""
+MARKED_PROPERTIES: Final = (*QUEUED_PROPERTIES, "active")
+"""Where it matters that a person has decided: a run that somebody set going is never taken for crashed."""
 
 
 class RunEdit(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +46,17 @@ class RunEdit(msgspec.Struct, frozen=True, kw_only=True):
 class _Stored(NamedTuple):
     number: RunNumber
     document: RunDocument
+
+
+class _Given(NamedTuple):
+    """What a change of one run needs and no transaction may find out or make."""
+
+    mark: EditMark
+    """Taken before the transaction: what comes later than the mark is newer than the change."""
+    occasion: Occasion
+
+
+_Change = Callable[[KvTransaction, RunId, _Stored, _Given], None]
 
 
 class RunChanges:
@@ -80,16 +94,19 @@ class RunChanges:
             created_at_seconds=now,
         )
 
-        def change(tx: KvTransaction, run_id: RunId, stored: _Stored, marks: Marks) -> None:
+        def change(tx: KvTransaction, run_id: RunId, stored: _Stored, given: _Given) -> None:
             number, document = stored
+            if edit.archived not in (None, document.archived):
+                event = RunArchived if edit.archived else RunUnarchived
+                announce(tx, event(run_id=run_id, project=project), given.occasion)
             _apply_edit(document, edit, now)
             if edit.experiment is not None:
                 _move(tx, project, number, document, fresh)
-            edited = [name for name in QUEUED_PROPERTIES if getattr(edit, name) is not None]
-            document.edits |= dict.fromkeys(edited, marks[run_id])
+            edited = [name for name in MARKED_PROPERTIES if getattr(edit, name) is not None]
+            document.edits |= dict.fromkeys(edited, given.mark)
             repository.put(tx, project, number, document)
 
-        return self._for_each(run_ids, change, project)
+        return self._for_each(run_ids, change, project, now)
 
     def add_tag(self, run_id: RunId, name: str, *, project: Project = DEFAULT_PROJECT) -> str:
         """Attach the tag of this name, which is made when unknown; return its id. Twice is no error.
@@ -120,12 +137,14 @@ class RunChanges:
         Raises:
             NotFoundError: no such run.
         """
+        was_attached: list[bool] = []  # as each attempt found it: the first may be committed and its answer lost
 
-        def write(tx: KvTransaction) -> bool:
+        def write(tx: KvTransaction) -> None:
             stored = _require(tx, project, run_id)
-            return detach_tag(tx, project, *stored, tag_id)
+            was_attached.append(detach_tag(tx, project, *stored, tag_id))
 
-        return self._kv.write(write)
+        self._kv.write(write)
+        return any(was_attached)
 
     # ---- deletion
 
@@ -142,45 +161,42 @@ class RunChanges:
         """
         now = self._clock.now_seconds()
 
-        def change(tx: KvTransaction, run_id: RunId, stored: _Stored, marks: Marks) -> None:
+        def change(tx: KvTransaction, run_id: RunId, stored: _Stored, given: _Given) -> None:
             number, document = stored
             if only_in is not None and document.experiment_id != only_in:
                 return
             repository.clear(tx, project, number, document)
-            stone = Tombstone(mark=marks[run_id], deleted_at_seconds=now, number=number)
+            stone = Tombstone(mark=given.mark, deleted_at_seconds=now, number=number)
             tombstones.put(tx, project, run_id, stone)
-            left = Deletion(run_id=run_id, deleted_at_seconds=now)
-            tombstones.schedule(tx, project, Due(AT_ONCE, number, left))
+            tombstones.schedule(tx, project, first_due(run_id, number, now))
+            event = RunDeleted(run_id=run_id, project=project, number=number, deleted_at_seconds=now)
+            announce(tx, event, given.occasion)
 
-        return self._for_each(run_ids, change, project)
+        return self._for_each(run_ids, change, project, now)
 
     def clear_tombstone(self, run_id: RunId, *, project: Project = DEFAULT_PROJECT) -> None:
         """Let the hash of a deleted run be used again, for what is logged from now on; nothing for any other."""
         # What is appended between this moment and the end of clearing was sent before the answer: it may be dropped.
         self._graves.clear(project, run_id, self._mark_of(project, run_id), self._clock.now_seconds())
 
-    def _for_each(
-        self,
-        run_ids: Sequence[RunId],
-        change: Callable[[KvTransaction, RunId, _Stored, Marks], None],
-        project: Project,
-    ) -> int:
+    def _for_each(self, run_ids: Sequence[RunId], change: _Change, project: Project, now_seconds: float) -> int:
         """Change those runs that exist, in transactions of bounded size; return how many."""
+        # Kept over the attempts of a transaction: what an attempt no longer finds, one before it has changed for good.
+        changed: set[RunId] = set()
 
-        def write(tx: KvTransaction, part: Sequence[RunId], marks: Marks) -> int:
+        def write(tx: KvTransaction, part: Sequence[RunId], given: Mapping[RunId, _Given]) -> None:
             found = _find(tx, project, part)
+            changed.update(found)
             for run_id, stored in found.items():
-                change(tx, run_id, stored, marks)
-            return len(found)
+                change(tx, run_id, stored, given[run_id])
 
-        changed = 0
         unique = list(dict.fromkeys(run_ids))
         for at in range(0, len(unique), RUNS_PER_TRANSACTION):
             part = unique[at : at + RUNS_PER_TRANSACTION]
-            # Before the transaction: what comes later than the mark is newer than the change.
-            marks = {run_id: self._mark_of(project, run_id) for run_id in part}
-            changed += sum(write_in_parts(self._kv, part, partial(write, marks=marks)))
-        return changed
+            given = {run_id: _Given(self._mark_of(project, run_id), make_occasion(now_seconds)) for run_id in part}
+            for _ in write_in_parts(self._kv, part, partial(write, given=given)):
+                pass
+        return len(changed)
 
 
 def detach_tag(tx: KvTransaction, project: Project, number: RunNumber, document: RunDocument, tag_id: str) -> bool:
@@ -233,6 +249,7 @@ def _apply_edit(document: RunDocument, edit: RunEdit, now_seconds: float) -> Non
         document.archived = edit.archived
     if edit.active is not None:
         document.active = edit.active
+        document.crashed = False
         if edit.active:
             document.end_time_seconds = None
         elif document.end_time_seconds is None:

@@ -53,6 +53,8 @@ class RunDocument(msgspec.Struct, array_like=True, kw_only=True):
     artifacts: tuple[Artifact, ...] = ()
     edits: dict[str, EditMark] = {}
     """Property -> when it was last edited through REST: what the run itself queued before that is older."""
+    crashed: bool = False
+    """Whether it is inactive because nothing was heard of it for long; the next data sets it going again."""
 
     def place(self, number: RunNumber) -> RunPlace:
         """Return where the run stands in the order of creation; the time of creation never changes."""

@@ -28,6 +28,25 @@ class Listed(NamedTuple):
     position: bytes
 
 
+class RunState(NamedTuple):
+    """What a worker needs to know of a run ahead."""
+
+    number: RunNumber | None
+    """None for an unknown run."""
+    is_crashed: bool
+
+
+def get_states(reader: KvReader, project: Project, run_ids: Sequence[RunId]) -> list[RunState]:
+    """Return the state of each run, in one round trip."""
+    keys = [make(project, run_id) for make in (keyspace.run_number, keyspace.crashed_run) for run_id in run_ids]
+    values = reader.get_many(keys)
+    count = len(run_ids)
+    return [
+        RunState(None if number is None else RunNumber(_NUMBER.unpack(number)[0]), crashed is not None)
+        for number, crashed in zip(values[:count], values[count:], strict=True)
+    ]
+
+
 def get_numbers(reader: KvReader, project: Project, run_ids: Sequence[RunId]) -> list[RunNumber | None]:
     """Return the number of each run, None for unknown ones."""
     values = reader.get_many([keyspace.run_number(project, run_id) for run_id in run_ids])
@@ -58,6 +77,7 @@ def put(tx: KvTransaction, project: Project, number: RunNumber, document: RunDoc
         tx.put(keyspace.active_run(project, number), b"")
     else:
         tx.clear(keyspace.active_run(project, number))
+        tx.clear(keyspace.last_seen(project, number))
 
 
 def clear(tx: KvTransaction, project: Project, number: RunNumber, document: RunDocument) -> None:
@@ -66,6 +86,8 @@ def clear(tx: KvTransaction, project: Project, number: RunNumber, document: RunD
     tx.clear(_by_time(project, document, number))
     tx.clear(keyspace.active_run(project, number))
     tx.clear(keyspace.unsettled_run(project, number))
+    tx.clear(keyspace.last_seen(project, number))
+    tx.clear(keyspace.crashed_run(project, RunId(document.hash)))
     clear_document(tx, keyspace.run_document(project, number))
     if document.experiment_id is not None:
         catalog.experiments.unlink(tx, project, document.experiment_id, document.place(number))
@@ -145,10 +167,14 @@ def position(reader: KvReader, project: Project, run_id: RunId) -> bytes | None:
     return None if place is None else keyspace.run_by_time(project, *place)
 
 
-def list_active(reader: KvReader, project: Project) -> list[RunNumber]:
-    """Return the runs that have not ended, oldest number first."""
+def list_active(
+    reader: KvReader, project: Project, *, after: RunNumber | None = None, rows_max: int = SCAN_ROWS_MAX
+) -> list[RunNumber]:
+    """Return the runs that have not ended, oldest number first, beginning behind the number `after`."""
     begin, end = keyspace.children(keyspace.subspace(project, Subspace.ACTIVE_RUNS))
-    return [RunNumber(keyspace.last_number(key)) for key, _ in reader.scan(begin, end, rows_max=SCAN_ROWS_MAX)]
+    if after is not None:
+        begin = keyspace.active_run(project, after) + b"\x00"
+    return [RunNumber(keyspace.last_number(key)) for key, _ in reader.scan(begin, end, rows_max=rows_max)]
 
 
 def count(reader: KvReader, project: Project) -> int:

@@ -48,6 +48,8 @@ class RunProps(msgspec.Struct, frozen=True):
     end_time: float | None
     archived: bool
     active: bool
+    crashed: bool | msgspec.UnsetType = msgspec.UNSET
+    """Only said where it is true."""
 
 
 class TraceInfo(msgspec.Struct, frozen=True):
@@ -115,12 +117,12 @@ def run_info(run: Run, summaries: Sequence[Summary], asked: Sequence[Bucket], di
     return RunInfo(
         params=finite(run.params),
         traces=traces,
-        props=run_props(run),
+        props=run_props(run, dialect),
         artifacts=[_artifact_info(artifact, dialect) for artifact in sorted(run.document.artifacts, key=_path)],
     )
 
 
-def run_props(run: Run) -> RunProps:
+def run_props(run: Run, dialect: Dialect) -> RunProps:
     """Return the properties of a run, in the order of the contract."""
     document, experiment = run.document, run.experiment
     return RunProps(
@@ -134,6 +136,7 @@ def run_props(run: Run) -> RunProps:
         end_time=document.end_time_seconds,
         archived=document.archived,
         active=document.active,
+        crashed=True if document.crashed and dialect.crashed_marks else msgspec.UNSET,
     )
 
 

@@ -28,6 +28,11 @@ class Subspace(IntEnum):
 
     APPLIED = 2
     DEAD_LETTERS = 3
+    OUTBOX = 4
+    LEASES = 5
+    GATEWAYS = 6
+    CURSORS = 7
+    DEAD_LETTER_RETRIES = 8
     RUN_COUNTER = 10
     RUN_NUMBERS = 11
     RUNS = 12
@@ -37,10 +42,12 @@ class Subspace(IntEnum):
     UNSETTLED_RUNS = 16
     TOMBSTONES = 17
     DELETIONS = 18
+    LAST_SEEN = 19
     SUMMARIES = 20
     POINTS = 21
     ITEMS = 22
     TERMINALS = 23
+    CRASHED_RUNS = 24
     EXPERIMENTS = 30
     EXPERIMENT_NAMES = 31
     EXPERIMENT_RUNS = 33
@@ -70,6 +77,13 @@ class Row(NamedTuple):
 TABLE: Final = {
     Subspace.APPLIED: Row("store/offsets.py", "(log id, topic, partition)", "Applied: next offset, items done of it"),
     Subspace.DEAD_LETTERS: Row("store/deadletters.py", "(log id, topic, partition, offset, index)", "DeadLetter"),
+    Subspace.OUTBOX: Row("store/outbox.py", "(topic) + versionstamp + name", "OutboxEntry"),
+    Subspace.LEASES: Row("store/leases.py", "(name)", "LeaseRecord"),
+    Subspace.GATEWAYS: Row("store/gateways.py", "(log id, topic, partition, gateway)", "Numbers: its records applied"),
+    Subspace.CURSORS: Row("store/cursors.py", "(name)", "where a job stands that goes on another time"),
+    Subspace.DEAD_LETTER_RETRIES: Row(
+        "store/deadletters.py", "(log id, topic, partition, offset, index)", "Retry: somebody wants it tried again"
+    ),
     Subspace.RUN_COUNTER: Row("runs/repository.py", "()", "the next run number, uint64 little-endian"),
     Subspace.RUN_NUMBERS: Row("runs/repository.py", "(run id)", "run number, uint64 little-endian"),
     Subspace.RUNS: Row("runs/repository.py", "(run number) + piece", "RunDocument, in pieces"),
@@ -81,10 +95,12 @@ TABLE: Final = {
     Subspace.DELETIONS: Row(
         "runs/tombstones.py", "(due time in ms, run number)", "Deletion: a run with something left to free"
     ),
+    Subspace.LAST_SEEN: Row("runs/signs.py", "(run number)", "time of the last sign of life in ms, uint64"),
     Subspace.SUMMARIES: Row("sequences/repository.py", "(run number, bucket, digest)", "Summary"),
     Subspace.POINTS: Row("sequences/repository.py", "(run number, digest) + block number", "columns"),
     Subspace.ITEMS: Row("sequences/items.py", "(run number, bucket, digest, step) + piece", "Item, in pieces"),
     Subspace.TERMINALS: Row("sequences/terminal.py", "(run number)", "Terminal: lines numbered so far, by writer"),
+    Subspace.CRASHED_RUNS: Row("runs/signs.py", "(run id)", "empty"),
     Subspace.EXPERIMENTS: Row("catalog/repository.py", "(id)", "Experiment"),
     Subspace.EXPERIMENT_NAMES: Row("catalog/repository.py", "(digest of the name)", "id"),
     Subspace.EXPERIMENT_RUNS: Row("catalog/repository.py", "(experiment id, creation time in us, run number)", "empty"),
@@ -103,7 +119,7 @@ TABLE: Final = {
     Subspace.IMPORTS: Row("transfer/progress.py", "(source, run id) + piece", "ImportProgress, in pieces"),
 }
 
-_CONTENTS: Final = (
+CONTENTS: Final = (
     Subspace.SUMMARIES,
     Subspace.POINTS,
     Subspace.ITEMS,
@@ -111,6 +127,7 @@ _CONTENTS: Final = (
     Subspace.SYSTEM_PARAMS,
     Subspace.RUN_NOTES,
 )
+"""What only a run's own number leads to, in the order of `run_contents`."""
 PREVIEW: Final = 0
 TAIL: Final = 2**32 - 1
 
@@ -125,6 +142,13 @@ def last_number(key: bytes) -> int:
     number = unpack(key)[-1]
     assert isinstance(number, int)
     return number
+
+
+def last_text(key: bytes) -> str:
+    """Return the text that ends a key: a run id."""
+    text = unpack(key)[-1]
+    assert isinstance(text, str)
+    return text
 
 
 def children(prefix: bytes) -> KeyRange:
@@ -153,6 +177,52 @@ def dead_letter(log_id: str, topic: str, partition: int, offset: int, index: int
 def dead_letters() -> KeyRange:
     """Range of all dead letters."""
     return children(pack((_SYSTEM, int(Subspace.DEAD_LETTERS))))
+
+
+def cursor(name: str) -> bytes:
+    """Key of where a job stands."""
+    return pack((_SYSTEM, int(Subspace.CURSORS), name))
+
+
+def dead_letter_retry(log_id: str, topic: str, partition: int, offset: int, index: int) -> bytes:
+    """Key of the request that a dead letter be tried again."""
+    return pack((_SYSTEM, int(Subspace.DEAD_LETTER_RETRIES), log_id, topic, partition, offset, index))
+
+
+def dead_letter_retries() -> KeyRange:
+    """Range of all these requests."""
+    return children(pack((_SYSTEM, int(Subspace.DEAD_LETTER_RETRIES))))
+
+
+def dead_letter_place(key: bytes) -> tuple[str, str, int, int, int]:
+    """Return log id, topic, partition, offset and index of a dead letter's key, or of the request for its retry."""
+    log_id, topic, partition, offset, index = unpack(key)[2:]
+    assert isinstance(log_id, str)
+    assert isinstance(topic, str)
+    assert isinstance(partition, int)
+    assert isinstance(offset, int)
+    assert isinstance(index, int)
+    return log_id, topic, partition, offset, index
+
+
+def outbox(topic: str) -> bytes:
+    """Beginning of what waits to be appended to a topic; a versionstamp and a name follow."""
+    return pack((_SYSTEM, int(Subspace.OUTBOX), topic))
+
+
+def gateway(log_id: str, topic: str, partition: int, source: str) -> bytes:
+    """Key of what is applied of a gateway's records in a partition."""
+    return pack((_SYSTEM, int(Subspace.GATEWAYS), log_id, topic, partition, source))
+
+
+def gateways() -> KeyRange:
+    """Range of what is known of all gateways."""
+    return children(pack((_SYSTEM, int(Subspace.GATEWAYS))))
+
+
+def lease(name: str) -> bytes:
+    """Key of who may do what `name` stands for."""
+    return pack((_SYSTEM, int(Subspace.LEASES), name))
 
 
 # ---- runs
@@ -186,6 +256,16 @@ def run_by_time(project: Project, created_us: int, number: RunNumber) -> bytes:
 def active_run(project: Project, number: RunNumber) -> bytes:
     """Key that exists while a run is active."""
     return pack((project, int(Subspace.ACTIVE_RUNS), number))
+
+
+def last_seen(project: Project, number: RunNumber) -> bytes:
+    """Key of when a run was heard of last, as far as `unsettled_run` does not tell."""
+    return pack((project, int(Subspace.LAST_SEEN), number))
+
+
+def crashed_run(project: Project, run_id: RunId) -> bytes:
+    """Key that exists while a run counts as crashed."""
+    return pack((project, int(Subspace.CRASHED_RUNS), run_id))
 
 
 def unsettled_run(project: Project, number: RunNumber) -> bytes:
@@ -223,7 +303,7 @@ def run_contents(project: Project, number: RunNumber) -> tuple[KeyRange, ...]:
 
     Summaries come first: who finds none writes no points either.
     """
-    prefixes = [pack((project, int(space), number)) for space in _CONTENTS]
+    prefixes = [pack((project, int(space), number)) for space in CONTENTS]
     return tuple(KeyRange(prefix, prefix + b"\xff") for prefix in prefixes)
 
 

@@ -7,10 +7,9 @@ repeat, a crash and a second worker are one case: the handler says where to go o
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -19,6 +18,7 @@ from matyan.engines.log.protocol import LogConsumer, LogRecord, TopicPartition
 from matyan.errors import OffsetMovedError, UnavailableError
 from matyan.limits import SLICE_BYTES_MAX
 from matyan.observe.metrics import Metrics
+from matyan.workers.backoff import growing_pauses
 from matyan.workers.lifecycle import ThreadService
 
 logger = logging.getLogger(__name__)
@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS: Final = 0.2
 """How long a stop may go unnoticed while nothing comes in."""
 LAG_SECONDS: Final = 1.0
-BACKOFF_SECONDS_MIN: Final = 0.05
-BACKOFF_SECONDS_MAX: Final = 5.0
 
 
 class Handler(Protocol):
@@ -70,6 +68,8 @@ class ConsumerService(ThreadService):
         self._observe = observe
         self._metrics = metrics
         self._pace = pace or Pace()
+        self._lagging: set[TopicPartition] = set()
+        """Whose lag was reported last."""
 
     def run(self, stop: threading.Event) -> None:
         """Consume until told to stop."""
@@ -80,7 +80,7 @@ class ConsumerService(ThreadService):
             consumer.close()
 
     def _loop(self, consumer: LogConsumer, stop: threading.Event) -> None:
-        backoff = _backoff()
+        backoff = growing_pauses()
         lag_due = 0.0
         while not stop.is_set():
             try:
@@ -98,7 +98,7 @@ class ConsumerService(ThreadService):
             if not all(went_well):
                 stop.wait(next(backoff))
             else:
-                backoff = _backoff()
+                backoff = growing_pauses()
                 if slices and not self._is_full(slices):
                     # Counted from the poll that brought the slice, not from when its work was done.
                     stop.wait(max(0.0, self._pace.linger_seconds - (time.monotonic() - polled)))
@@ -128,14 +128,10 @@ class ConsumerService(ThreadService):
         )
 
     def _report_lag(self, consumer: LogConsumer) -> None:
-        for partition in consumer.assignment():
-            lag = consumer.lag(partition)
-            self._metrics.ingest_lag_records.labels(f"{partition.topic}/{partition.partition}").set(lag)
-
-
-def _backoff() -> Iterator[float]:
-    """Yield growing pauses with jitter, so that workers do not come back all at once."""
-    pause = BACKOFF_SECONDS_MIN
-    while True:
-        yield pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-        pause = min(pause * 2, BACKOFF_SECONDS_MAX)
+        """Set the lag of every partition assigned now and forget those that others have taken over."""
+        gauge, assigned = self._metrics.consumer_lag_records, set(consumer.assignment())
+        for partition in self._lagging - assigned:
+            gauge.remove(partition.topic, str(partition.partition))
+        self._lagging = assigned
+        for partition in assigned:
+            gauge.labels(partition.topic, str(partition.partition)).set(consumer.lag(partition))

@@ -73,7 +73,7 @@ def test_roles_that_end_and_come_back_cost_nothing(
     roles: Installation, names: Sequence[str], end: Callable[[Installation, str], None]
 ) -> None:
     with written(roles, f"{end.__name__}-{names[0]}"):
-        for name in names * 2:
+        for name in (*names, *names):
             time.sleep(0.5)
             end(roles, name)
             roles[name].start()

@@ -419,6 +419,17 @@ def test_readiness_names_what_does_not_work() -> None:
         assert client.get("/health/live").json() == {"status": "ok"}
 
 
+def test_a_check_that_is_not_essential_is_told_and_leaves_the_server_ready() -> None:
+    health = Health()
+    health.add("kv", lambda: None)
+    health.add("blob", lambda: (_ for _ in ()).throw(UnavailableError("no answer")), is_essential=False)
+    with make_client(health=health) as client:
+        answer = client.get("/health/ready/")
+
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "degraded", "checks": {"kv": "ok", "blob": "no answer"}}
+
+
 def test_a_stopping_server_is_not_ready() -> None:
     health = Health()
     health.draining = True

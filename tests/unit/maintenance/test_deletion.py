@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from matyan.catalog.notes import run_notes
 from matyan.clock import ManualClock
 from matyan.engines.blob.filesystem import FilesystemBlobs, open_filesystem_blobs
+from matyan.engines.blob.protocol import always
 from matyan.engines.kv.embedded import EmbeddedKv, open_embedded_kv
 from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.errors import UnavailableError
@@ -26,7 +29,9 @@ from matyan.sequences import terminal
 from matyan.sequences.terminal import Terminal
 from matyan.store import keyspace
 from matyan.store.keyspace import Subspace
+from matyan.workers.leases import StoreLeases
 from tests.support.kv import read_all
+from tests.support.kv_faults import ROUGH, FaultyKv
 from tests.support.store import make_metric, make_objects, make_run
 
 T = TypeVar("T")
@@ -70,7 +75,8 @@ class BrokenBlobs:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._blobs, name)
 
-    def delete_prefix(self, prefix: str) -> int:
+    def delete_prefix(self, prefix: str, *, may_go_on: Callable[[], bool] = always) -> int:
+        del may_go_on
         raise UnavailableError(f"no way to {prefix}")
 
 
@@ -134,6 +140,7 @@ KEPT = {
     Subspace.TAG_NAMES,
     Subspace.TOMBSTONES,
     Subspace.DELETIONS,
+    Subspace.OUTBOX,
 }
 
 
@@ -266,10 +273,41 @@ def test_settling_a_run_while_it_is_freed_writes_nothing_back(
     assert set(contents(kv)) == KEPT
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_store_that_fails_as_foundationdb_does_is_freed_to_the_end_by_two_at_once(
+    kv: EmbeddedKv, blobs: FilesystemBlobs, clock: ManualClock, seed: int
+) -> None:
+    for run in ("a", "b", "c"):
+        fill(kv, blobs, run, items=30)
+    faulty = FaultyKv(kv, seed=seed, rates=ROUGH)
+    changes(kv, blobs, clock).delete_many([RunId("a"), RunId("b"), RunId("c")])
+    processes = [StoreLeases(kv=faulty, seconds=5) for _ in range(2)]
+    jobs = [Deletions(kv=faulty, graves=Graves(kv=faulty, blobs=blobs, leases=one), clock=clock) for one in processes]
+
+    def free(job: Deletions) -> None:
+        with contextlib.suppress(UnavailableError):  # the service logs it and comes again
+            job.free_due(DEFAULT_PROJECT, seconds_max=60)
+
+    for _ in range(20):
+        threads = [threading.Thread(target=free, args=(job,)) for job in jobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        clock.advance(RETRY_SECONDS)
+
+    left = set(contents(kv)) - {Subspace.LEASES}  # one that was given back while the store was away expires
+    assert left == KEPT, faulty
+    assert list(blobs.list("")) == []
+    for one in processes:
+        one.close()
+
+
 def test_a_deletion_is_due_at_once(kv: EmbeddedKv, blobs: FilesystemBlobs, clock: ManualClock) -> None:
     fill(kv, blobs, items=1)
 
     changes(kv, blobs, clock).delete(RUN)
 
-    (due,) = kv.read(lambda reader: tombstones.list_due(reader, DEFAULT_PROJECT, 0, rows_max=10))
+    now_ms = int(clock.now_seconds() * 1000)
+    (due,) = kv.read(lambda reader: tombstones.list_due(reader, DEFAULT_PROJECT, now_ms, rows_max=10))
     assert (due.deletion.run_id, due.deletion.is_late) == (RUN, False)

@@ -52,6 +52,18 @@ def test_only_applied_segments_are_deleted(kv: EmbeddedKv, log: LogEngine) -> No
     check_continuity(kv, log, TOPIC)
 
 
+def test_the_newest_applied_records_stay_for_other_readers(kv: EmbeddedKv, log: LogEngine) -> None:
+    fill(log, 100)
+    advance(kv, log, offsets.START, Applied(100))
+
+    trim_applied(kv, log, TOPIC, keep_records=200)
+    untouched = log.start_offset(PARTITION)
+    trim_applied(kv, log, TOPIC, keep_records=60)
+
+    assert untouched == 0
+    assert 0 < log.start_offset(PARTITION) <= 40
+
+
 def test_a_store_ahead_of_its_log_is_refused(kv: EmbeddedKv, log: LogEngine) -> None:
     fill(log, 3)
     advance(kv, log, offsets.START, Applied(7))

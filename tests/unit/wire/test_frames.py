@@ -133,7 +133,7 @@ def test_a_plain_frame_is_kept_as_it_came() -> None:
 
 @pytest.mark.parametrize("frame", ["[]", " [ ] "])
 def test_an_empty_frame_holds_nothing(frame: str) -> None:
-    assert decode_frame(frame) == ([], [], True)
+    assert decode_frame(frame) == ([], [], True, {})
 
 
 # ---- frames as a whole
@@ -161,6 +161,15 @@ def test_items_beyond_the_limit_are_refused_in_one_word() -> None:
     (found,) = frame.refusals
     assert found.index == FRAME_ITEMS_MAX
     assert str(FRAME_ITEMS_MAX + 5) in found.reason
+    assert frame.refused == {"too_many": 5}
+
+
+def test_refused_items_are_counted_by_kind() -> None:
+    long_name = json.dumps({"type": "log_metric", "name": "x" * 5000, "value": 1})
+
+    frame = decode_frame(f'[1, {{"type": "no such"}}, {long_name}, {{"type": "add_tag", "tag_name": "a"}}]')
+
+    assert frame.refused == {"unreadable": 2, "out_of_bounds": 1}
 
 
 def test_a_flood_of_bad_items_makes_a_bounded_number_of_refusals() -> None:
@@ -168,6 +177,7 @@ def test_a_flood_of_bad_items_makes_a_bounded_number_of_refusals() -> None:
 
     assert frame.commands == []
     assert len(frame.refusals) == frames.REFUSALS_MAX + 1
+    assert frame.refused == {"unreadable": 50_000}
     assert "49000" in frame.refusals[-1].reason
 
 

@@ -95,6 +95,41 @@ def test_records_are_handled_in_order_and_once(log: LogEngine) -> None:
     assert max(worker.slices) <= 7
 
 
+class Shrinking:
+    """A real consumer that has given partitions up to others."""
+
+    def __init__(self, consumer: LogConsumer) -> None:
+        self._consumer = consumer
+        self.given_up: set[TopicPartition] = set()
+
+    def assignment(self) -> Sequence[TopicPartition]:
+        return [partition for partition in self._consumer.assignment() if partition not in self.given_up]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+
+def test_the_lag_of_a_partition_that_another_worker_took_over_is_forgotten(tmp_path: Path) -> None:
+    log, metrics = open_embedded_log(tmp_path / "log", partitions=2), Metrics()
+    service = make_service(log, Worker(), metrics=metrics)
+    consumer = Shrinking(log.consumer(TOPIC, "g", lambda _: None))
+    consumer.poll(records_max=1, timeout_seconds=0.0)  # which assigns
+
+    service._report_lag(cast("LogConsumer", consumer))
+    before = [lag_of(metrics, number) for number in (0, 1)]
+    consumer.given_up.add(ONLY)
+    service._report_lag(cast("LogConsumer", consumer))
+
+    assert before == [0, 0]
+    assert [lag_of(metrics, number) for number in (0, 1)] == [None, 0]
+    log.close()
+
+
+def lag_of(metrics: Metrics, number: int) -> float | None:
+    labels = {"topic": TOPIC, "partition": str(number)}
+    return metrics.registry.get_sample_value("matyan_consumer_lag_records", labels)
+
+
 def test_a_moved_offset_is_where_the_loop_goes_on(log: LogEngine) -> None:
     append(log, b"0", b"1", b"2", b"3")
     worker, metrics = Worker(), Metrics()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matyan.entities.service import containing
+from matyan.entities.matching import containing
 
 
 @pytest.mark.parametrize(
