@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -252,6 +253,68 @@ def test_list_and_delete_prefix_take_exactly_what_begins_with_it(blobs: BlobEngi
     assert blobs.delete_prefix(prefix) == len(meant)
     assert keys(blobs) == sorted(set(TREE) - set(meant))
     assert blobs.delete_prefix(prefix) == 0
+
+
+def test_delete_prefix_goes_on_only_while_it_may(blobs: BlobEngine) -> None:
+    put(blobs, *TREE)
+    answers = iter([False])
+
+    deleted = blobs.delete_prefix("a/", may_go_on=lambda: next(answers))
+
+    assert deleted == 0
+    assert keys(blobs) == sorted(TREE)
+    assert blobs.delete_prefix("a/", may_go_on=lambda: True) == len([key for key in TREE if key.startswith("a/")])
+
+
+@pytest.mark.parametrize("prefix", ["", "a", "a/", "a/b", "a/b/", "a/b/1", "x"])
+def test_entries_are_what_begins_so_and_can_be_read_on_from_each_of_them(blobs: BlobEngine, prefix: str) -> None:
+    put(blobs, *TREE)
+
+    found = list(blobs.entries(prefix))
+
+    assert sorted((entry.key, entry.size_bytes) for entry in found) == [
+        (key, len(key.encode())) for key in sorted(TREE) if key.startswith(prefix)
+    ]
+    for position, entry in enumerate(found):
+        assert list(blobs.entries(prefix, after=entry.key)) == found[position + 1 :]
+
+
+def test_entries_of_odd_and_of_long_keys_can_be_read_on_from_each_of_them(blobs: BlobEngine) -> None:
+    stored = {*ODD_KEYS, *(f"default/run/{'n' * 1000}{number}" for number in range(5))}
+    put(blobs, *stored)
+
+    found = [entry.key for entry in blobs.entries("")]
+
+    assert sorted(found) == sorted(stored)
+    for position, key in enumerate(found):
+        assert [entry.key for entry in blobs.entries("", after=key)] == found[position + 1 :]
+
+
+def test_entries_are_read_on_behind_one_that_is_gone(blobs: BlobEngine) -> None:
+    put(blobs, *TREE)
+    found = list(blobs.entries(""))
+    middle = found[len(found) // 2]
+
+    blobs.delete(middle.key)
+
+    assert list(blobs.entries("", after=middle.key)) == found[len(found) // 2 + 1 :]
+
+
+def test_the_entries_of_a_run_stand_together(blobs: BlobEngine) -> None:
+    put(blobs, *(f"p/{run}/{name}" for run in range(20) for name in "ab"))
+
+    runs = [entry.key.split("/")[1] for entry in blobs.entries("p/")]
+
+    assert runs[::2] == runs[1::2]
+    assert len(set(runs)) == 20
+
+
+def test_an_entry_says_when_its_object_was_stored(blobs: BlobEngine) -> None:
+    put(blobs, "p/r/a")
+
+    (entry,) = blobs.entries("p/")
+
+    assert min(abs(entry.modified_at_seconds - now) for now in (CLOCK.now_seconds(), time.time())) < 60
 
 
 def test_delete_takes_one_object_and_a_missing_one_is_fine(blobs: BlobEngine) -> None:

@@ -312,7 +312,7 @@ def test_an_exception_undoes_everything_and_passes_through(kv: KvEngine, is_scan
         tx.add(b"count", 1)
         tx.put_versionstamped(b"v", b"", b"")
         if is_scanned:
-            tx.scan(b"", b"z", rows_max=9)
+            tx.scan(b"", b"v", rows_max=9)
         raise _StopError
 
     with pytest.raises(_StopError):

@@ -13,7 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.engines.kv.protocol import KeyRange, KvEngine, KvReader, KvTransaction, Pair
+from tests.support import foundationdb
 from tests.support.kv import RunTwiceKv, counter_of
+from tests.support.kv_faults import MODERATE, FaultyKv
 
 Model = dict[bytes, bytes]
 
@@ -151,6 +153,38 @@ class KvTwiceMachine(KvMachine):
     is_twice = True
 
 
-@pytest.mark.parametrize("machine", [KvMachine, KvTwiceMachine], ids=["embedded", "embedded-twice"])
+class KvFaultyMachine(KvMachine):
+    """The same, with conflicts and other errors of FoundationDB."""
+
+    def _open(self) -> KvEngine:
+        return FaultyKv(super()._open(), seed=20_261_121, rates=MODERATE)
+
+
+class KvFoundationDbMachine(KvMachine):
+    """The same on FoundationDB."""
+
+    def __init__(self) -> None:
+        self._settings = foundationdb.make_settings()
+        super().__init__()
+
+    def _open(self) -> KvEngine:
+        return foundationdb.open_store(self._settings)
+
+    def teardown(self) -> None:
+        super().teardown()
+        foundationdb.remove_store(self._settings)
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [
+        pytest.param(KvMachine, id="embedded"),
+        pytest.param(KvTwiceMachine, id="embedded-twice"),
+        pytest.param(KvFaultyMachine, id="faulty"),
+        pytest.param(KvFoundationDbMachine, id="foundationdb", marks=pytest.mark.fdb),
+    ],
+)
 def test_any_course_of_transactions_agrees_with_a_dict(machine: type[KvMachine]) -> None:
+    if machine is KvFoundationDbMachine:
+        foundationdb.cluster_file()  # skips here, not in the midst of an example
     run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=20, deadline=None))

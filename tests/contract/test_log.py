@@ -145,7 +145,7 @@ def test_the_partition_of_a_key_is_the_same_after_opening_again(open_log: OpenLo
 
 
 def test_many_threads_append_and_every_future_tells_the_truth(log: LogEngine) -> None:
-    appended: dict[int, bytes] = {}
+    appended: dict[int | None, bytes] = {}
 
     def work(worker: int) -> None:
         for number in range(100):

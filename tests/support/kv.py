@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from matyan.engines.kv.protocol import KvEngine, KvReader, KvTransaction, Pair
+from tests.support.kv_faults import FaultyKv
 
 T = TypeVar("T")
 
@@ -60,7 +61,7 @@ def put_all(kv: KvEngine, pairs: Iterable[Pair]) -> None:
 
 def engine_under(kv: KvEngine) -> KvEngine:
     """Return the engine itself where a function with effects of its own must not run twice."""
-    return kv.engine if isinstance(kv, RunTwiceKv) else kv
+    return kv.engine if isinstance(kv, RunTwiceKv | FaultyKv) else kv
 
 
 def read_all(kv: KvEngine) -> dict[bytes, bytes]:

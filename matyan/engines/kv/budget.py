@@ -17,6 +17,11 @@ class WriteBudget:
     def __init__(self) -> None:
         self._used_bytes = 0
 
+    @property
+    def used_bytes(self) -> int:
+        """What has been charged so far."""
+        return self._used_bytes
+
     def charge_put(self, key: bytes, value: bytes) -> None:
         """Count one key with its value; the same key twice counts twice."""
         if len(value) > VALUE_BYTES_MAX:

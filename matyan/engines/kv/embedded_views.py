@@ -116,6 +116,11 @@ class EmbeddedTransaction(EmbeddedReader):
 
     # ---- writes
 
+    @property
+    def written_bytes(self) -> int:
+        """How much is written so far, as the limit counts it."""
+        return self._budget.used_bytes
+
     def put(self, key: bytes, value: bytes) -> None:
         """Set a value."""
         self._live()

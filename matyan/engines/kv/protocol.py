@@ -46,6 +46,10 @@ class KvReader(Protocol):
 class KvTransaction(KvReader, Protocol):
     """A reader that also sees its own writes. Everything read is part of the conflict set."""
 
+    @property
+    def written_bytes(self) -> int:
+        """How much is written so far, as the limit of a transaction counts it."""
+
     def put(self, key: bytes, value: bytes) -> None:
         """Set a value.
 
