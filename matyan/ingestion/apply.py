@@ -11,33 +11,39 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from matyan.clock import Clock, SystemClock
 from matyan.engines.blob.protocol import BlobEngine
-from matyan.engines.kv.protocol import KvEngine, KvTransaction
+from matyan.engines.kv.protocol import KvEngine, KvReader, KvTransaction
 from matyan.engines.log.protocol import LogRecord, TopicPartition
-from matyan.errors import MatyanError, OffsetMovedError, TooLargeError, UnavailableError
-from matyan.ids import RunNumber
-from matyan.ingestion.batches import Piece, RunGroup, Spoilt, decode_records, group, make_ids, moment_ms, split
-from matyan.ingestion.burial import Burial, RunKey, Tombstones, bury, read_tombstones, runs_of, schedule_uploads
-from matyan.ingestion.editing import EDITS, RunEditor
-from matyan.ingestion.objects import TERMINAL, Prepared, prepare
+from matyan.errors import OffsetMovedError, TooLargeError, UnavailableError
+from matyan.ingestion.batches import (
+    FAULTS_OF_DATA,
+    Piece,
+    RunGroup,
+    Spoilt,
+    decode_records,
+    group,
+    make_ids,
+    split,
+)
+from matyan.ingestion.burial import Burial, RunKey, Tombstones, bury, note_burial, read_tombstones, runs_of
+from matyan.ingestion.groups import apply_group, read_states
+from matyan.ingestion.letters import Waiting, leave_out_repeats, make_letter, read_waiting, settled
+from matyan.ingestion.measures import Attempt, IngestMeasures
+from matyan.ingestion.objects import Prepared, prepare
+from matyan.ingestion.repeats import Repeats
 from matyan.limits import INLINE_BYTES_MAX, SLICE_BYTES_MAX
-from matyan.runs import repository as runs
-from matyan.runs.model import RunDocument
-from matyan.sequences import items, terminal
-from matyan.sequences import repository as sequences
-from matyan.sequences.model import SequenceKey, Summary
-from matyan.sequences.repository import SequenceRef
-from matyan.store import deadletters, keyspace, offsets
-from matyan.store.deadletters import EXCERPT_BYTES_MAX, DeadLetter
+from matyan.observe.metrics import Metrics
+from matyan.store import deadletters, gateways, offsets
+from matyan.store.deadletters import DeadLetter
+from matyan.store.gateways import Numbers
 from matyan.store.offsets import Applied
 from matyan.wire.frames import encode_commands, tag_of, unpacked_bytes
-from matyan.wire.messages import CreateRun, Refusal
+from matyan.wire.messages import Origin, Refusal
 
 logger = logging.getLogger(__name__)
 
 _MILLISECONDS: Final = struct.Struct("<Q")
-_FAULTS_OF_DATA: Final = (MatyanError, OverflowError, ValueError, TypeError, msgspec.MsgspecError)
-"""What the command itself brings about, and would again."""
 _SPILL_BYTES: Final = 8_192
 """When a slice is too large for a transaction, items above this go to blobs before the slice is cut."""
 
@@ -64,8 +70,16 @@ class _Tally(NamedTuple):
         return _Tally(self.dead_letters + other.dead_letters, self.dropped + other.dropped)
 
 
-class _TombstonesMovedError(Exception):
-    """A run of the slice was deleted, or cleared, since the slice was made ready."""
+class _StaleSliceError(Exception):
+    """A run of the slice was deleted or cleared, or a letter of it dropped, since the slice was made ready."""
+
+
+class _ReadAhead(NamedTuple):
+    """What a slice is made ready for."""
+
+    graves: Tombstones
+    waiting: Waiting
+    """The letters it brings again."""
 
 
 class _Slice(NamedTuple):
@@ -74,28 +88,49 @@ class _Slice(NamedTuple):
     begin: Applied
     end: Applied
     runs: Sequence[RunKey]
-    graves: Tombstones
-    """Of `runs`, as they were when the slice was made ready."""
+    pieces: Sequence[Piece]
+    ahead: _ReadAhead
+    """Of `runs` and `pieces`, as they were when the slice was made ready."""
     burial: Burial
     groups: Sequence[RunGroup]
     prepared: Sequence[Sequence[Prepared]]
     ids: Mapping[str, str]
     letters: Sequence[DeadLetter]
+    settled: Sequence[Origin]
+    """Letters that came again and are done with."""
+    numbers: Mapping[str, Numbers]
+    """What is applied of its gateways' records when it is."""
+
+    def useless_blobs(self) -> list[str]:
+        """Return the blobs of letters that are no more."""
+        kept = {letter.blob_key for letter in self.letters}
+        gone = (self.ahead.waiting[origin].blob_key for origin in self.settled)
+        return [key for key in gone if key is not None and key not in kept]
 
 
 class Applier:
     """Applies the records of the partitions of one topic. Belongs to one worker thread."""
 
-    def __init__(self, *, kv: KvEngine, log_id: str, blobs: BlobEngine) -> None:
+    def __init__(
+        self,
+        *,
+        kv: KvEngine,
+        log_id: str,
+        blobs: BlobEngine,
+        measures: IngestMeasures | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._kv = kv
         self._log_id = log_id
         self._blobs = blobs
+        self._clock = clock or SystemClock()
+        self._measures = measures or IngestMeasures(Metrics())
         self._positions: dict[TopicPartition, Applied] = {}
+        self._repeats = Repeats(kv=kv, log_id=log_id)
 
     def start_offset(self, partition: TopicPartition) -> int | None:
         """Return where to read a newly assigned partition from; None for its start."""
-        applied = self._kv.read(lambda reader: offsets.get(reader, self._log_id, partition))
-        self._positions[partition] = applied or offsets.START
+        applied = self._reload(partition)
         return None if applied is None else applied.offset
 
     def handle(self, partition: TopicPartition, records: Sequence[LogRecord]) -> Outcome:
@@ -111,21 +146,25 @@ class Applier:
             return Outcome(0, 0, 0, 0, 0)
         if fresh[0].offset > position.offset and position != offsets.START:
             raise OffsetMovedError(position.offset)
-        commands, tally = 0, _Tally()
+        repeated, commands, tally = 0, 0, _Tally()
         for part in _by_size(fresh):
-            pieces, spoilt = _skip_done(decode_records(part), self._positions[partition])
-            commands += sum(piece.end - piece.begin for piece in pieces)
+            read = _skip_done(decode_records(part), self._positions[partition])
+            pieces, spoilt, again = self._repeats.leave_out(partition, *read)
+            repeated += again
+            commands += self._measures.consumed(pieces, spoilt)
             tally = tally.plus(self._apply(partition, pieces, spoilt))
-        return Outcome(len(fresh), commands, *tally, fresh[0].timestamp_ms)
+        return Outcome(len(fresh) - repeated, commands, *tally, fresh[0].timestamp_ms)
 
     def _apply(self, partition: TopicPartition, pieces: Sequence[Piece], spoilt: Sequence[Spoilt]) -> _Tally:
         """Apply pieces; cut them where they are too much for one transaction."""
         try:
             return self._commit(partition, pieces, spoilt, inline_bytes_max=INLINE_BYTES_MAX)
-        except (OffsetMovedError, UnavailableError):
+        except (OffsetMovedError, UnavailableError) as error:
+            self._measures.failed(error)
             self._reload(partition)
             raise
         except (MemoryError, OSError) as error:
+            self._measures.failed(error)
             self._reload(partition)
             raise UnavailableError(f"a slice cannot be applied now: {error!r}") from error
         except Exception as error:  # noqa: BLE001 (whatever one item can do, it costs that item alone)
@@ -138,6 +177,7 @@ class Applier:
             try:
                 return self._commit(partition, pieces, spoilt, inline_bytes_max=_SPILL_BYTES)
             except TooLargeError as still:
+                self._measures.failed(still)
                 error = still
         halves = split(pieces)
         if halves is not None:
@@ -150,15 +190,18 @@ class Applier:
 
     def _give_up(self, partition: TopicPartition, piece: Piece, spoilt: Sequence[Spoilt], error: Exception) -> _Tally:
         """Keep the one command that cannot be applied as a dead letter, and say so in the run's log."""
-        if not isinstance(error, _FAULTS_OF_DATA):
+        if not isinstance(error, FAULTS_OF_DATA):
             try:  # perhaps the fault was not the command's: nothing is given up at the first try
                 return self._commit(partition, [piece], spoilt, inline_bytes_max=INLINE_BYTES_MAX)
             except (OffsetMovedError, UnavailableError, MemoryError, OSError):
                 raise
             except Exception as again:  # noqa: BLE001 (see `_apply`)
                 error = again
+        self._measures.failed(error)
         logger.error("an item cannot be applied", exc_info=error, extra={"run": piece.envelope.run_id})
         commands = list(piece.commands[piece.begin : piece.end])
+        if not commands:  # a sign of life, or refusals that the client has been told of: nothing to keep
+            return self._commit(partition, [], spoilt, inline_bytes_max=INLINE_BYTES_MAX, end=_end_of(piece))
         reason = f"{type(error).__name__}: {error}"
         payload = encode_commands(commands)
         alone = Spoilt(piece.offset, piece.begin, reason, payload, piece.envelope)
@@ -180,9 +223,13 @@ class Applier:
         while True:
             work = self._make_ready(partition, pieces, spoilt, inline_bytes_max=inline_bytes_max, end=end)
             # What the machine loses with its power is still in the log, so the commit need not reach the disk yet.
-            with contextlib.suppress(_TombstonesMovedError):
-                self._kv.write(partial(self._transact, partition=partition, work=work), durable=False)
+            with contextlib.suppress(_StaleSliceError):
+                with self._measures.transaction(work.groups) as attempt:
+                    transact = partial(self._transact, partition=partition, work=work, attempt=attempt)
+                    self._kv.write(transact, durable=False)
                 self._positions[partition] = work.end
+                self._repeats.remember(partition, work.numbers)
+                self._delete(work.useless_blobs())
                 return _Tally(len(work.letters), work.burial.dropped)
 
     def _make_ready(
@@ -195,143 +242,66 @@ class Applier:
         end: Applied | None,
     ) -> _Slice:
         """Do what a transaction must not: read ahead, make ids, write blobs (none for a run that is dead)."""
+        end = end or _end_of(pieces[-1])
         named = runs_of(pieces)
-        graves = self._kv.read(partial(read_tombstones, runs=named))
-        burial = bury(pieces, spoilt, self._log_id, graves)
+        ahead = self._kv.read(partial(_read_ahead, runs=named, pieces=pieces))
+        left, spoilt = leave_out_repeats(pieces, spoilt, ahead.waiting)
+        burial = bury(left, spoilt, self._log_id, ahead.graves)
         groups = group(burial.pieces, self._log_id)
+        now_ms = int(self._clock.now_seconds() * 1000)
+        letter = partial(
+            make_letter,
+            partition=partition,
+            log_id=self._log_id,
+            waiting=ahead.waiting,
+            blobs=self._blobs,
+            now_ms=now_ms,
+        )
         return _Slice(
             begin=self._positions[partition],
-            end=end or _end_of(pieces[-1]),
+            end=end,
             runs=named,
-            graves=graves,
+            pieces=pieces,
+            ahead=ahead,
             burial=burial,
             groups=groups,
             prepared=[prepare(found, self._blobs, inline_bytes_max=inline_bytes_max) for found in groups],
             ids=make_ids(groups),
-            letters=[self._letter(partition, one) for one in burial.spoilt],
+            letters=[letter(one) for one in burial.spoilt],
+            settled=settled(left, end),
+            numbers=self._repeats.applied_by(partition, pieces, end, now_ms),
         )
 
-    def _transact(self, tx: KvTransaction, *, partition: TopicPartition, work: _Slice) -> None:
+    def _transact(self, tx: KvTransaction, *, partition: TopicPartition, work: _Slice, attempt: Attempt) -> None:
+        attempt.begin()
         offsets.advance(tx, self._log_id, partition, expected=work.begin, to=work.end)
-        if read_tombstones(tx, work.runs) != work.graves:
-            raise _TombstonesMovedError
-        schedule_uploads(tx, work.burial)
+        if _read_ahead(tx, work.runs, work.pieces) != work.ahead:
+            raise _StaleSliceError
+        gateways.put(tx, self._log_id, partition, work.numbers)
+        note_burial(tx, work.burial)
+        for origin in work.settled:
+            deadletters.clear(tx, origin)
         for letter in work.letters:
             deadletters.put(tx, letter)
-        numbers = _numbers(tx, work.groups)
-        for found, prepared, number in zip(work.groups, work.prepared, numbers, strict=True):
-            apply_group(tx, found, prepared, number, work.ids)
+        for found, prepared, state in zip(work.groups, work.prepared, read_states(tx, work.groups), strict=True):
+            apply_group(tx, found, prepared, state, work.ids)
+        attempt.written_bytes = tx.written_bytes
 
-    def _letter(self, partition: TopicPartition, spoilt: Spoilt) -> DeadLetter:
-        """Make a letter; what its excerpt cannot hold goes to a blob, under the same name however often."""
-        envelope = spoilt.envelope
-        blob_key = None
-        if len(spoilt.payload) > EXCERPT_BYTES_MAX:
-            place = f"{self._log_id}/{partition.topic}/{partition.partition}/{spoilt.offset}/{spoilt.item}"
-            blob_key = f"deadletters/{place}"
-            self._blobs.put(blob_key, [spoilt.payload], content_type="application/x-matyan-commands")
-        return DeadLetter(
-            log_id=self._log_id,
-            topic=partition.topic,
-            partition=partition.partition,
-            offset=spoilt.offset,
-            index=spoilt.item,
-            project="" if envelope is None else envelope.project,
-            run_id="" if envelope is None else envelope.run_id,
-            reason=spoilt.reason,
-            excerpt=spoilt.payload[:EXCERPT_BYTES_MAX],
-            blob_key=blob_key,
-            received_ms=0 if envelope is None else envelope.received_ms,
-        )
+    def _delete(self, blobs: Sequence[str]) -> None:
+        for key in blobs:
+            with contextlib.suppress(UnavailableError):  # found by the sweep of blobs that nothing refers to
+                self._blobs.delete(key)
 
-    def _reload(self, partition: TopicPartition) -> None:
+    def _reload(self, partition: TopicPartition) -> Applied | None:
+        """Ask the store how far a partition is applied, and believe nothing else of it any more."""
+        self._repeats.forget(partition)
         applied = self._kv.read(lambda reader: offsets.get(reader, self._log_id, partition))
         self._positions[partition] = applied or offsets.START
+        return applied
 
 
-def apply_group(
-    tx: KvTransaction,
-    found: RunGroup,
-    prepared: Sequence[Prepared],
-    number: RunNumber | None,
-    ids: Mapping[str, str],
-) -> None:
-    """Apply everything that a slice holds for one run; `number` is None for an unknown one."""
-    if number is None or found.events:
-        number = _edit(tx, found, number, ids)
-    _append_points(tx, found, number)
-    if prepared:
-        _put_items(tx, found, prepared, number)
-    tx.put(keyspace.unsettled_run(found.project, number), _MILLISECONDS.pack(found.received_ms))
-
-
-def _edit(tx: KvTransaction, found: RunGroup, number: RunNumber | None, ids: Mapping[str, str]) -> RunNumber:
-    document = None if number is None else runs.read_documents(tx, found.project, [number])[0]
-    editor = RunEditor(tx, found.project, number, document or _fresh_document(found), ids)
-    for event in found.events:
-        edit = EDITS.get(type(event.command))
-        if edit is not None:
-            edit(editor, event)
-    editor.place_default(found.received_ms)
-    editor.save()
-    return editor.number
-
-
-def _fresh_document(found: RunGroup) -> RunDocument:
-    """Return the document of a run that is not known yet, opened by `create_run` or implied by any other command."""
-    created_ms = next(
-        (
-            moment_ms(event.command.client_datetime, event.received_ms)
-            for event in found.events
-            if isinstance(event.command, CreateRun)
-        ),
-        found.received_ms,
-    )
-    return RunDocument(
-        hash=found.run_id, created_at_seconds=created_ms / 1000, updated_at_seconds=found.received_ms / 1000
-    )
-
-
-def _append_points(tx: KvTransaction, found: RunGroup, number: RunNumber) -> None:
-    refs = [SequenceRef(number, key) for key in found.points]
-    opened = sequences.open_many(tx, found.project, refs)
-    for ref, known, buffer in zip(refs, opened, found.points.values(), strict=True):
-        last_step = -1 if known.summary is None else known.summary.last_step
-        sequences.append(tx, found.project, ref, known, buffer.points(last_step), dtype=buffer.dtype)
-
-
-def _put_items(tx: KvTransaction, found: RunGroup, prepared: Sequence[Prepared], number: RunNumber) -> None:
-    keys = list(dict.fromkeys(item.key for item in prepared))
-    known = sequences.get_summaries(tx, found.project, [SequenceRef(number, key) for key in keys])
-    summaries: dict[SequenceKey, Summary | None] = dict(zip(keys, known, strict=True))
-    lines = terminal.get(tx, found.project, number) if TERMINAL in summaries else None
-    for item in prepared:
-        before = summaries[item.key]
-        if lines is not None and item.key == TERMINAL:
-            step = terminal.place(lines, item.writer, item.step or 0)
-        elif item.step is None:
-            step = 0 if before is None else before.last_step + 1
-        else:
-            step = item.step
-        items.put(tx, found.project, number, item.key, step, item.encoded)
-        summaries[item.key] = items.counted(
-            before, item.key, step, dtype=item.dtype, objects=item.objects, time_ms=item.time_ms
-        )
-    for summary in summaries.values():
-        assert summary is not None
-        sequences.put_summary(tx, found.project, number, summary)
-    if lines is not None:
-        terminal.put(tx, found.project, number, lines)
-
-
-def _numbers(tx: KvTransaction, groups: Sequence[RunGroup]) -> list[RunNumber | None]:
-    """Return the run number of each group, in one read per project."""
-    found: dict[tuple[str, str], RunNumber | None] = {}
-    for project in {one.project for one in groups}:
-        run_ids = [one.run_id for one in groups if one.project == project]
-        numbers = runs.get_numbers(tx, project, run_ids)
-        found |= {(project, run_id): number for run_id, number in zip(run_ids, numbers, strict=True)}
-    return [found[one.project, one.run_id] for one in groups]
+def _read_ahead(reader: KvReader, runs: Sequence[RunKey], pieces: Sequence[Piece]) -> _ReadAhead:
+    return _ReadAhead(read_tombstones(reader, runs), read_waiting(reader, pieces))
 
 
 def _by_size(records: Sequence[LogRecord]) -> Iterator[list[LogRecord]]:

@@ -19,6 +19,8 @@ from matyan.wire.codec import decode_envelope
 from matyan.wire.frames import decode_payload
 from matyan.wire.messages import AddTag, Command, Envelope, LogMetric, Moment, Refusal, SetRunProperty
 
+FAULTS_OF_DATA: Final = (MatyanError, OverflowError, ValueError, TypeError, msgspec.MsgspecError)
+"""What a command itself brings about, and would again."""
 _INTEGER_TYPES: Final = ("int", "uint", "bool")
 _NAN: Final = math.nan
 _SECONDS_MAX: Final = 1e11
@@ -39,6 +41,11 @@ class Piece(NamedTuple):
         """Whether this piece ends its record."""
         return self.end == len(self.commands)
 
+    def place(self, log_id: str) -> tuple[str, int]:
+        """Return the log and the offset at which it was sent first: a retry is as old as what it repeats."""
+        first = self.envelope.retried
+        return (log_id, self.offset) if first is None else (first.log_id, first.offset)
+
 
 class Spoilt(NamedTuple):
     """Something of a record that can never be applied."""
@@ -48,7 +55,8 @@ class Spoilt(NamedTuple):
     """Which command of the record; -1 is the record itself, -2 - n what stood at n and could not be read."""
     reason: str
     payload: bytes
-    envelope: Envelope | None
+    envelope: Envelope
+    """Of the record; one of no run when the record could not be read."""
 
 
 class Event(NamedTuple):
@@ -140,8 +148,8 @@ def decode_records(records: Iterable[LogRecord]) -> tuple[list[Piece], list[Spoi
             envelope = decode_envelope(record.value)
             commands, bad = decode_payload(envelope.encoding, envelope.payload)
         except (msgspec.MsgspecError, MatyanError, ValueError) as error:
-            spoilt.append(Spoilt(record.offset, -1, f"the record cannot be read: {error}", record.value, None))
             envelope, commands, bad = Envelope(1, "", "", record.timestamp_ms, "", b""), [], []
+            spoilt.append(Spoilt(record.offset, -1, f"the record cannot be read: {error}", record.value, envelope))
         pieces.append(Piece(record.offset, envelope, commands, 0, len(commands)))
         # What another release of the gateway acknowledged and this one cannot read must not vanish.
         spoilt += [Spoilt(record.offset, -2 - index, reason, record.value, envelope) for index, reason in bad]
@@ -161,12 +169,13 @@ def group(pieces: Iterable[Piece], log_id: str) -> list[RunGroup]:
             groups[envelope.project, envelope.run_id] = found
         if piece.begin == 0:
             found.refusals += [(envelope.received_ms, refusal) for refusal in envelope.refusals]
+        sent_in, offset = piece.place(log_id)
         found.add(
             piece.commands[piece.begin : piece.end],
             writer=envelope.writer,
             received_ms=envelope.received_ms,
-            log_id=log_id,
-            offset=piece.offset,
+            log_id=sent_in,
+            offset=offset,
         )
     return list(groups.values())
 

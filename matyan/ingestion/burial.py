@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+import msgspec
+
 from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.ids import Project, RunId
 from matyan.ingestion.batches import Piece, Spoilt
 from matyan.runs import tombstones
-from matyan.runs.tombstones import Deletion, Due, Tombstone
+from matyan.runs.tombstones import LATE_NOTE_SECONDS, Deletion, Due, Tombstone
 from matyan.wire.messages import BlobRef
 
 RunKey = tuple[Project, RunId]
@@ -27,6 +29,8 @@ class Burial(NamedTuple):
     """Commands of deleted runs."""
     uploads: Sequence[tuple[Project, Due]]
     """Files that arrived for runs already deleted, to be freed within the hour."""
+    late: Mapping[RunKey, Tombstone]
+    """Tombstones as they are to be: with the news that a client still sends."""
 
 
 def runs_of(pieces: Sequence[Piece]) -> list[RunKey]:
@@ -44,7 +48,7 @@ def read_tombstones(reader: KvReader, runs: Sequence[RunKey]) -> Tombstones:
 def bury(pieces: Sequence[Piece], spoilt: Sequence[Spoilt], log_id: str, graves: Tombstones) -> Burial:
     """Take out of a slice what belongs to deleted runs."""
     if not graves:
-        return Burial(pieces, spoilt, 0, ())
+        return Burial(pieces, spoilt, 0, (), {})
     dead = [piece for piece in pieces if _grave_of(piece, log_id, graves) is not None]
     buried = {piece.offset for piece in dead}
     return Burial(
@@ -52,13 +56,16 @@ def bury(pieces: Sequence[Piece], spoilt: Sequence[Spoilt], log_id: str, graves:
         spoilt=[one for one in spoilt if one.offset not in buried],
         dropped=sum(piece.end - piece.begin for piece in dead),
         uploads=[_upload(piece, graves) for piece in dead if _names_files(piece)],
+        late=_late(dead, graves),
     )
 
 
-def schedule_uploads(tx: KvTransaction, burial: Burial) -> None:
-    """Have the files freed that were uploaded for deleted runs."""
+def note_burial(tx: KvTransaction, burial: Burial) -> None:
+    """Have files freed that came for deleted runs; note on tombstones that a client goes on."""
     for project, due in burial.uploads:
         tombstones.schedule(tx, project, due)
+    for (project, run_id), tombstone in burial.late.items():
+        tombstones.put(tx, project, run_id, tombstone)
 
 
 def _key_of(piece: Piece) -> RunKey:
@@ -67,7 +74,18 @@ def _key_of(piece: Piece) -> RunKey:
 
 def _grave_of(piece: Piece, log_id: str, graves: Tombstones) -> Tombstone | None:
     tombstone = graves.get(_key_of(piece))
-    return tombstone if tombstone is not None and tombstone.buries(log_id, piece.offset) else None
+    return tombstone if tombstone is not None and tombstone.buries(*piece.place(log_id)) else None
+
+
+def _late(dead: Sequence[Piece], graves: Tombstones) -> Mapping[RunKey, Tombstone]:
+    """Return tombstones that have to say that records still come; most say it already, for this hour."""
+    found: dict[RunKey, Tombstone] = {}
+    for piece in dead:
+        run, received = _key_of(piece), piece.envelope.received_ms / 1000
+        tombstone = graves[run]
+        if not tombstone.is_cleared and received >= tombstone.touched_at_seconds + LATE_NOTE_SECONDS:
+            found[run] = msgspec.structs.replace(tombstone, late_at_seconds=received)
+    return found
 
 
 def _names_files(piece: Piece) -> bool:

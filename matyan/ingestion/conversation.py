@@ -37,10 +37,12 @@ _NO_CLOSE_FRAME: Final = (None, 1005, 1006)
 class Answer:
     """What a frame will be answered, known when its record is durable; repeats of the frame share it."""
 
-    __slots__ = ("has_failed", "text")
+    __slots__ = ("has_failed", "may_wait", "text")
 
     def __init__(self, text: str | None = None) -> None:
         self.text = text
+        self.may_wait = True
+        """Whether it is held back while workers are behind; not where they cannot get at the record yet."""
         self.has_failed = False
         """Nothing of the frame was kept: a repeat of it is a new attempt."""
 
@@ -212,7 +214,7 @@ class Conversation:
 
     async def _hold(self, due: _Due) -> None:
         """Wait until the workers have caught up, so that clients do not outrun them."""
-        if not self._backlog.is_high():
+        if not self._backlog.is_high() or (due.answer is not None and not due.answer.may_wait):
             return
         self._on_held()
         limit = due.received_seconds + HOLD_SECONDS_MAX

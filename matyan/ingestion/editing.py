@@ -11,9 +11,10 @@ import msgspec
 from matyan.catalog import repository as catalog
 from matyan.catalog.model import Experiment, RunPlace, Tag
 from matyan.engines.kv.protocol import KvTransaction
-from matyan.ids import Project, RunNumber, check_label
+from matyan.ids import Project, RunId, RunNumber, check_label
 from matyan.ingestion.batches import Event, moment_ms
 from matyan.runs import repository as runs
+from matyan.runs import signs
 from matyan.runs.model import SYSTEM_PARAMS, Artifact, RunDocument
 from matyan.sequences import terminal
 from matyan.wire.codec import decode_tree, encode_tree
@@ -21,6 +22,8 @@ from matyan.wire.messages import AddTag, BlobRef, Command, CreateRun, FinishRun,
 
 DEFAULT_EXPERIMENT: Final = "default"
 """Where a run belongs until somebody says otherwise, as in Aim: the UI needs an experiment to show."""
+
+RUNNING: Final[Mapping[str, Any]] = {"active": True, "end_time_seconds": None, "crashed": False}
 
 
 class RunEditor:
@@ -74,6 +77,13 @@ class RunEditor:
         """Set fields of the document."""
         self._dirty = True
         self.document = msgspec.structs.replace(self.document, updated_at_seconds=event.received_ms / 1000, **fields)
+
+    def revive(self) -> None:
+        """Set a run going again that counted as crashed, unless somebody has decided otherwise since."""
+        signs.clear_crashed(self.tx, self.project, RunId(self.document.hash))
+        if self.document.crashed:
+            self._dirty = True
+            self.document = msgspec.structs.replace(self.document, **RUNNING)
 
     def terminal(self) -> terminal.Terminal:
         """Return the state of the terminal log, to be changed in place."""
@@ -150,7 +160,8 @@ def set_path(tree: dict[Any, Any], value: Mapping[Any, Any]) -> None:
 
 
 def _create(run: RunEditor, event: Event) -> None:
-    run.change(event, active=True, end_time_seconds=None)
+    edits = {name: mark for name, mark in run.document.edits.items() if name != "active"}
+    run.change(event, edits=edits, **RUNNING)
     terminal.begin_life(run.terminal(), event.writer)
 
 
@@ -200,7 +211,7 @@ def _add_artifact(run: RunEditor, event: Event) -> None:
 
 def _finish(run: RunEditor, event: Event) -> None:
     ended_ms = moment_ms(cast("FinishRun", event.command).client_datetime, event.received_ms)
-    run.change(event, active=False, end_time_seconds=ended_ms / 1000)
+    run.change(event, active=False, end_time_seconds=ended_ms / 1000, crashed=False)
 
 
 EDITS: Final[Mapping[type[Command], Callable[[RunEditor, Event], None]]] = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from typing import Final
 
@@ -44,13 +45,30 @@ class Gateway:
         clock: Clock | None = None,
         project: Project = DEFAULT_PROJECT,
         is_ready: Callable[[], bool] = lambda: True,
+        is_log_away: Callable[[], bool] = lambda: False,
+        keep_alive_seconds: float = 0.0,
     ) -> None:
+        """Make it.
+
+        Args:
+            producer: takes the records.
+            topic: of the records.
+            backlog: what workers have not applied yet; holds replies back.
+            metrics: count frames, items and connections.
+            clock: for times of arrival and limits.
+            project: of all runs.
+            is_ready: whether new connections may come.
+            is_log_away: whether records are kept elsewhere for now, so that workers are not to blame for a backlog.
+            keep_alive_seconds: how often the log is told of a client that is connected and says nothing; 0 is never.
+        """
         self._backlog = backlog
         self._metrics = metrics
         self._clock = clock or SystemClock()
         self._project = project
         self._appender = Appender(producer=producer, topic=topic, backlog=backlog, metrics=metrics, clock=self._clock)
         self._is_ready = is_ready
+        self._is_log_away = is_log_away
+        self._keep_alive_seconds = keep_alive_seconds
         self._conversations: set[Conversation] = set()
         self._all_ended = asyncio.Event()
         self._draining = False
@@ -94,9 +112,12 @@ class Gateway:
         self._conversations.add(conversation)
         if self._draining:
             conversation.drain()
+        intake = Intake(self._appender, self._project, run_id, changed.set)
+        signs = asyncio.create_task(self._keep_alive(intake))
         try:
-            await conversation.run(Intake(self._appender, self._project, run_id, changed.set))
+            await conversation.run(intake)
         finally:
+            signs.cancel()
             self._conversations.discard(conversation)
             self._all_ended.set()
         if conversation.was_cut:
@@ -107,12 +128,21 @@ class Gateway:
                 extra={"run": run_id, "limit_bytes": FRAME_BYTES_MAX},
             )
 
+    async def _keep_alive(self, intake: Intake) -> None:
+        """Tell the log now and then that the client is there; not of all clients at once."""
+        every = self._keep_alive_seconds
+        while every:
+            await asyncio.sleep(every * random.uniform(0.9, 1.0))  # noqa: S311 - jitter, not a secret
+            intake.keep_alive(every / 2)
+
     def _reason_to_refuse(self) -> str | None:
         if self._draining:
             return "stopping"
         if not self._is_ready():
             return "not ready"
-        return "overloaded" if self._backlog.is_stuck() else None
+        if self._appender.has_failed_lately():
+            return "unable to keep frames"
+        return "overloaded" if self._backlog.is_stuck() and not self._is_log_away() else None
 
 
 async def _refuse_handshake(status: int, text: str, scope: Scope, receive: Receive, send: Send) -> None:

@@ -16,14 +16,14 @@ import msgspec
 
 from matyan.clock import Clock
 from matyan.engines.log.protocol import Appended, LogEntry, LogProducer
-from matyan.errors import InvalidArgumentError, MatyanError, UnavailableError
+from matyan.errors import MatyanError, UnavailableError
 from matyan.ids import Project, RunId, log_key
 from matyan.ingestion.backlog import Backlog
 from matyan.ingestion.conversation import Answer
 from matyan.observe.metrics import Metrics
 from matyan.threads import run_blocking
 from matyan.wire.codec import encode_envelope
-from matyan.wire.frames import DecodedFrame, decode_frame, encode_payload, frame_bytes
+from matyan.wire.frames import MSGPACK, DecodedFrame, decode_frame, encode_commands, encode_payload, frame_bytes
 from matyan.wire.messages import Command, Envelope, Refusal, Reply
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ REFUSALS_NAMED_MAX: Final = 5
 REASON_CHARACTERS_MAX: Final = 300
 REPEAT_SECONDS_MAX: Final = 60.0
 """Clients repeat a frame within 45 s; an equal one after that is meant."""
+OUTAGE_SECONDS: Final = 5.0
+"""For so long after a frame that could not be kept, no new connections are taken; then one may find out."""
 ENVELOPE_VERSION: Final = 1
 _IDENTITY_BYTES_MAX: Final = 64 * 1024
 """A longer frame is remembered by its digest: every connection remembers one."""
@@ -59,9 +61,31 @@ class Appender:
         self._backlog = backlog
         self._metrics = metrics
         self._settling = _Settling()
-        self._outage = _Outage()
+        self._outage = _Outage(clock)
+        self._numbers: Counter[int] = Counter()
+        """Of the records appended so far, by partition."""
         self.clock = clock
+        self.gateway = secrets.token_hex(8) if producer.may_repeat else ""
+        """Identity of this appender; empty where the log needs none."""
         producer.partition_of(topic, b"")  # opens the topic: writing its catalogue is nothing for the event loop
+
+    def has_failed_lately(self) -> bool:
+        """Return whether a frame could not be kept a moment ago."""
+        return self._outage.is_fresh()
+
+    def partition_of(self, key: bytes) -> int:
+        """Return the partition of a run's records."""
+        return self._producer.partition_of(self._topic, key)
+
+    def next_number(self, partition: int) -> int:
+        """Return the number of the record that is appended next; 0 where the log needs none.
+
+        To be called right before `append`: workers take a gap for a record that was refused.
+        """
+        if not self.gateway:
+            return 0
+        self._numbers[partition] += 1
+        return self._numbers[partition]
 
     def append(self, key: bytes, value: bytes, settle: Callable[[Future[list[Appended]]], None]) -> None:
         """Append a record; `settle` is called on the event loop with the future, done."""
@@ -76,7 +100,8 @@ class Appender:
             self.count_error()
             return error
         (appended,) = future.result()
-        self._backlog.appended(appended.partition, appended.offset, read.size_bytes)
+        if appended.offset is not None:
+            self._backlog.appended(appended.partition, appended.offset, read.size_bytes)
         self.count(read)
         return None
 
@@ -85,8 +110,8 @@ class Appender:
         self._metrics.ws_frames.labels("error" if read.frame.refusals else "ok").inc()
         for kind, number in read.types:
             self._metrics.ws_messages.labels(kind).inc(number)
-        if read.frame.refusals:
-            self._metrics.ingest_refused_items.labels(InvalidArgumentError.code).inc(len(read.frame.refusals))
+        for reason, number in read.frame.refused.items():
+            self._metrics.ingest_refused_items.labels(reason).inc(number)
 
     def count_error(self) -> None:
         """Count a frame of which nothing is kept."""
@@ -105,6 +130,7 @@ class Intake:
         self._project = project
         self._run_id = run_id
         self._key = log_key(project, run_id)
+        self._partition = appender.partition_of(self._key)
         self._on_change = on_change
         self._writer = secrets.token_hex(8)
         self._frames = 0
@@ -112,6 +138,13 @@ class Intake:
         """Identity of the frame before."""
         self._last_seconds = 0.0
         self._last_answer: Answer | None = None
+        self._told_seconds = appender.clock.monotonic_seconds()
+        """When the log was told of this client last."""
+
+    def keep_alive(self, after_seconds: float) -> None:
+        """Tell the log that the client is still there, unless it was told of it less than `after_seconds` ago."""
+        if self._appender.clock.monotonic_seconds() - self._told_seconds >= after_seconds:
+            self._appender.append(self._key, self._envelope(_NOTHING), _heed_nothing)
 
     def take(self, text: str) -> Answer:
         """Decode and append a small frame."""
@@ -161,11 +194,13 @@ class Intake:
     def _settle(self, answer: Answer, read: ReadFrame, future: Future[list[Appended]]) -> None:
         error = self._appender.settled(read, future)
         answer.has_failed = error is not None
+        answer.may_wait = error is not None or future.result()[0].offset is not None
         answer.text = _reply_text(read.frame.refusals) if error is None else error_text(error.message)
         self._on_change()
 
     def _envelope(self, read: ReadFrame) -> bytes:
         self._frames += 1
+        self._told_seconds = self._appender.clock.monotonic_seconds()
         return encode_envelope(
             Envelope(
                 version=ENVELOPE_VERSION,
@@ -177,6 +212,8 @@ class Intake:
                 refusals=tuple(read.frame.refusals),
                 writer=self._writer,
                 sequence=self._frames,
+                gateway=self._appender.gateway,
+                number=self._appender.next_number(self._partition),
             )
         )
 
@@ -210,8 +247,14 @@ class _Settling:
 class _Outage:
     """Says once that the log fails, and once that it is back."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._frames = 0
+        self._last_seconds = 0.0
+
+    def is_fresh(self) -> bool:
+        """Return whether a frame could not be kept a moment ago, and none could since."""
+        return self._frames > 0 and self._clock.monotonic_seconds() - self._last_seconds < OUTAGE_SECONDS
 
     def observe(self, error: UnavailableError | None) -> None:
         """Note why a frame could not be kept now, or that the log has answered."""
@@ -223,6 +266,7 @@ class _Outage:
         if not self._frames:
             logger.error("frames cannot be kept", extra={"reason": error.message})
         self._frames += 1
+        self._last_seconds = self._clock.monotonic_seconds()
 
 
 def read_frame(text: str) -> ReadFrame:
@@ -237,6 +281,14 @@ def read_frame(text: str) -> ReadFrame:
     encoding, payload = encode_payload(data, frame)
     types = [(_tag(kind), number) for kind, number in Counter(map(type, frame.commands)).items()]
     return ReadFrame(frame, types, encoding, payload, len(data), identity)
+
+
+_NOTHING: Final = ReadFrame(DecodedFrame([], [], exact=False), [], MSGPACK, encode_commands([]), 0, b"")
+
+
+def _heed_nothing(future: Future[list[Appended]]) -> None:
+    """Let a sign of life be lost: the next one comes soon."""
+    future.exception()
 
 
 def _tag(kind: type[Command]) -> str:

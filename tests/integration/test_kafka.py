@@ -15,7 +15,7 @@ from kafka import KafkaAdminClient
 from matyan.engines.log.kafka import open_kafka_log
 from matyan.engines.log.kafka_topics import CATALOGUE
 from matyan.engines.log.protocol import Appended, LogConsumer, LogEngine, LogEntry, TopicPartition
-from matyan.errors import ConfigurationError, UnavailableError
+from matyan.errors import ConfigurationError, CorruptedError, UnavailableError
 from matyan.settings import KafkaSettings, Secret
 from tests.support.kafka import PASSWORD, USER, Broker, fresh_settings, shared_broker
 from tests.support.logs import ONLY, SECONDS, TOPIC, append, read_all, values_of
@@ -146,6 +146,32 @@ def test_an_append_to_a_broker_that_hangs_fails_in_time_and_the_next_ones_pass(
     assert b"never" not in values
 
 
+def test_what_is_abandoned_fails_at_once_and_stands_in_the_log_as_far_as_it_got(
+    broker: Broker, open_log: OpenLog
+) -> None:
+    log = open_log()
+    append(log, b"before")
+    broker.freeze()
+    try:
+        stuck = [log.producer().append_many(TOPIC, [LogEntry(b"run", b"%d" % number)]) for number in range(50)]
+        time.sleep(0.2)
+        began = time.monotonic()
+        log.producer().abandon()
+        errors = [future.exception(SECONDS) for future in stuck]
+        took_seconds = time.monotonic() - began
+    finally:
+        broker.thaw()
+    deadline = time.monotonic() + SECONDS
+    while log.producer().append_many(TOPIC, [LogEntry(b"run", b"after")]).exception(SECONDS) is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+    assert all(isinstance(error, UnavailableError) for error in errors)
+    assert took_seconds < 5
+    values = [value for value in values_of(read_all(log)) if value not in (b"before", b"after")]
+    assert values == [b"%d" % number for number in range(len(values))]
+
+
 def test_a_log_closes_in_time_while_its_broker_is_away(broker: Broker, open_log: OpenLog) -> None:
     log = open_log()
     append(log, b"1")
@@ -206,6 +232,48 @@ def test_a_second_consumer_takes_over_where_the_store_stands(open_log: OpenLog) 
     assert len(second.assignment()) == 4
     assert all(offsets == list(range(len(offsets))) for offsets in seen.values())
     assert sum(applied.values()) == 400
+
+
+def test_a_worker_that_wakes_behind_the_start_of_the_log_asks_where_the_work_stands(open_log: OpenLog) -> None:
+    log = open_log()
+    append(log, *(b"%d" % number for number in range(20)))
+    stands = 0
+    consumer = log.consumer(TOPIC, "g", lambda _: stands)
+    assert poll_until(consumer, 20) == list(range(20))
+    consumer.seek(ONLY, 5)
+
+    # Meanwhile another worker did the work, and what it did was deleted.
+    stands = 15
+    log.trim(ONLY, 10)
+
+    assert poll_until(consumer, 5) == list(range(15, 20))
+
+
+def test_a_worker_follows_the_store_past_what_it_heard_of_before_an_outage(broker: Broker, open_log: OpenLog) -> None:
+    log, other = open_log(), open_log()
+    append(log, *(b"%d" % number for number in range(10)))
+    consumer = log.consumer(TOPIC, "g", lambda _: None)
+    assert poll_until(consumer, 10) == list(range(10))
+    append(other, *(b"%d" % number for number in range(10, 20)))
+    broker.kill()
+    try:
+        consumer.seek(ONLY, 19)
+    finally:
+        broker.start()
+
+    assert poll_until(consumer, 1, OUTAGE_SECONDS) == [19]
+
+
+def test_a_worker_whose_work_was_deleted_undone_refuses_to_go_on(open_log: OpenLog) -> None:
+    log = open_log()
+    append(log, *(b"%d" % number for number in range(20)))
+    consumer = log.consumer(TOPIC, "g", lambda _: 0)
+    poll_until(consumer, 20)
+    consumer.seek(ONLY, 5)
+    log.trim(ONLY, 10)
+
+    with pytest.raises(CorruptedError, match="holds offsets 10 to 20, 0 is outside"):
+        poll_until(consumer, 5)
 
 
 def test_a_consumer_with_a_lasting_name_is_replaced_without_waiting_for_its_session(

@@ -143,6 +143,10 @@ class _EmbeddedProducer:
         self._thread = threading.Thread(target=writer.run, name="log-writer", daemon=True)
         self._thread.start()
 
+    @property
+    def may_repeat(self) -> bool:
+        return False
+
     def append_many(self, topic: str, entries: Sequence[LogEntry]) -> Future[list[Appended]]:
         future: Future[list[Appended]] = Future()
         try:
@@ -167,6 +171,14 @@ class _EmbeddedProducer:
 
     def partition_of(self, topic: str, key: bytes) -> int:
         return self._storage.topic(topic).partition_of(key)
+
+    @property
+    def queued_bytes(self) -> int:
+        """What was taken and is not durable yet."""
+        return self._queue.size_bytes
+
+    def abandon(self) -> None:
+        """Do nothing: a disk confirms or refuses."""
 
     def close(self) -> None:
         self._queue.close()

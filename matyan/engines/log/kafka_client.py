@@ -10,6 +10,7 @@ from kafka.errors import (
     AuthorizationError,
     CorruptRecordError,
     IllegalSaslStateError,
+    InvalidRecordError,
     KafkaError,
     LogTruncationError,
     MessageSizeTooLargeError,
@@ -19,7 +20,14 @@ from kafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-from matyan.errors import ConfigurationError, CorruptedError, MatyanError, TooLargeError, UnavailableError
+from matyan.errors import (
+    ConfigurationError,
+    CorruptedError,
+    InvalidArgumentError,
+    MatyanError,
+    TooLargeError,
+    UnavailableError,
+)
 from matyan.limits import RECORD_BYTES_MAX
 from matyan.settings import KafkaSettings
 
@@ -37,6 +45,7 @@ _CREDENTIAL_ERRORS: Final = (
 )
 _CLASSES: Final[tuple[tuple[tuple[type[KafkaError], ...], type[MatyanError]], ...]] = (
     ((MessageSizeTooLargeError, RecordListTooLargeError), TooLargeError),
+    ((InvalidRecordError,), InvalidArgumentError),
     ((OffsetOutOfRangeError, LogTruncationError, CorruptRecordError), CorruptedError),
     ((KafkaError,), UnavailableError),
 )

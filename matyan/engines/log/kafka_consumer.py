@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaPartition
 
@@ -194,9 +194,13 @@ class KafkaLogConsumer:
                     return {name: records for name, records in taken.items() if records}
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Continue at `offset`; see LogConsumer. While the brokers do not answer, the newest known bounds count."""
+        """Continue at `offset`; see LogConsumer. While the brokers do not answer, any end is believed.
+
+        The store may know of records that another worker has read and this one has not heard of.
+        """
         name, cursor = self._cursor(partition)
-        self._refresh_bounds(name, cursor)
+        if not self._refresh_bounds(name, cursor):
+            cursor.end_known = max(cursor.end_known, offset)
         self._move(name, cursor, offset)
 
     def report(self, partition: TopicPartition, next_offset: int) -> None:
@@ -249,6 +253,8 @@ class KafkaLogConsumer:
         try:
             found = self._client.poll(timeout_ms=milliseconds(wait_seconds), max_records=_ALL)
             self._commit_when_due()
+        except OffsetOutOfRangeError as error:
+            found = self._forget_places(error)
         except KafkaError as error:
             raise translate(error, "reading") from error
         self._apply_changes()
@@ -259,6 +265,16 @@ class KafkaLogConsumer:
                     for record in records
                 )
         self._start_new()
+
+    def _forget_places(self, error: OffsetOutOfRangeError) -> dict[KafkaPartition, list[Any]]:
+        """Let `_start_new` ask anew where to read on; nothing was found.
+
+        A worker that stood still wakes with a place whose records another one has applied and deleted since.
+        """
+        for name in error.args[0]:
+            if (cursor := self._cursors.get(name)) is not None:
+                cursor.move(-1)
+        return {}
 
     def _hold_back(self, records_max: int) -> None:
         """Fetch no more of partitions of which there is enough, so that memory is bounded and others get through."""
@@ -296,16 +312,19 @@ class KafkaLogConsumer:
             self._client.resume(name)
         self._unsettle()
 
-    def _refresh_bounds(self, name: KafkaPartition, cursor: _Cursor) -> None:
+    def _refresh_bounds(self, name: KafkaPartition, cursor: _Cursor) -> bool:
+        """Ask for the partition's bounds; return whether there was an answer."""
         # What is known will do during an outage: whoever has work at hand should neither stumble over it nor wait for
         # each partition anew.
         if time.monotonic() < self._asks_from:
-            return
+            return False
         try:
             cursor.start_known = self._cluster.start_offset(name)
             cursor.end_known = self._cluster.end_offset(name)
         except UnavailableError:
             self._asks_from = time.monotonic() + OUTAGE_SECONDS
+            return False
+        return True
 
     # ---- handing out
 

@@ -40,6 +40,11 @@ class KafkaLogProducer:
         self._clock = clock
         self._queue = _Queue(queue_bytes_max)
 
+    @property
+    def may_repeat(self) -> bool:
+        """False: the producer is idempotent."""
+        return False
+
     def append_many(self, topic: str, entries: Sequence[LogEntry]) -> Future[list[Appended]]:
         """Queue the entries; see LogProducer.
 
@@ -71,6 +76,19 @@ class KafkaLogProducer:
         """Return the partition that records of this key go to."""
         return partition_of(key, self._topics.partitions(topic))
 
+    @property
+    def queued_bytes(self) -> int:
+        """What was taken and is not acknowledged yet."""
+        return self._queue.size_bytes
+
+    def abandon(self) -> None:
+        """Fail what is not acknowledged, by going on with another client; see LogProducer.
+
+        A client sends the records of a partition in order, and its end cuts that stream at one place. Its own time
+        limit would not: what expires unsent may be followed by younger records that are sent.
+        """
+        self._writer.renew()
+
     def close(self) -> None:
         """Wait for what is queued, for CLOSE_SECONDS at most, then fail the rest."""
         if not self._queue.close():
@@ -90,8 +108,8 @@ class KafkaLogProducer:
         now_ms = milliseconds(self._clock.now_seconds())
 
         def failed(error: Exception) -> None:
-            self._writer.observe(client, error)
-            append.failed(error)
+            is_first = self._writer.observe(client, error)
+            append.failed(error if is_first else ConnectionAbortedError(f"the producer was given up: {error}"))
 
         for place, (key, value) in enumerate(entries):
             number = partition_of(key, count)
@@ -165,6 +183,11 @@ class _Queue:
         self._changed = threading.Condition()
         self._bytes = 0
         self._is_closed = False
+
+    @property
+    def size_bytes(self) -> int:
+        """What is reserved now."""
+        return self._bytes
 
     def take(self, size_bytes: int) -> None:
         """Reserve room.

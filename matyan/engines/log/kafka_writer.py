@@ -7,15 +7,7 @@ import threading
 from typing import Final
 
 from kafka import KafkaProducer
-from kafka.errors import (
-    InvalidProducerEpochError,
-    InvalidProducerIdMappingError,
-    KafkaError,
-    OutOfOrderSequenceNumberError,
-    ProducerFencedError,
-    RetriableError,
-    UnknownProducerIdError,
-)
+from kafka.errors import KafkaError
 
 from matyan.engines.log.kafka_client import REQUEST_BYTES_MAX, milliseconds, translate_at_start
 from matyan.engines.log.kafka_cluster import ASK_SECONDS, KafkaCluster
@@ -26,14 +18,6 @@ logger = logging.getLogger(__name__)
 
 BATCH_BYTES: Final = 512 * 1024
 """From this size on a batch does not wait for more."""
-_SPOILING_ERRORS: Final = (
-    RetriableError,  # retried for as long as the settings allow
-    OutOfOrderSequenceNumberError,
-    UnknownProducerIdError,
-    InvalidProducerIdMappingError,
-    InvalidProducerEpochError,
-    ProducerFencedError,
-)
 
 
 class KafkaWriter:
@@ -41,7 +25,9 @@ class KafkaWriter:
 
     A client that gave up on a batch which it had sent does not know what the broker has, so its sequence numbers are
     void. It would need a new producer id; kafka-python 3.0.12 drops the old one and never asks for another, and so
-    sends nothing any more. Hence a whole new client, opened in a thread of its own as soon as the brokers answer.
+    sends nothing any more. And an error that it does not retry, such as a record over the topic's limit, is the end of
+    an idempotent producer to it: everything that is sent later, whatever it is, fails with the same error.
+    Hence a whole new client after any failure, opened in a thread of its own as soon as the brokers answer.
     """
 
     def __init__(self, cluster: KafkaCluster, settings: KafkaSettings) -> None:
@@ -64,15 +50,27 @@ class KafkaWriter:
             raise UnavailableError("Kafka does not answer; the log takes records again when it does")
         return client
 
-    def observe(self, client: KafkaProducer, error: Exception) -> None:
-        """Take notice of an append that failed with `client`. Returns at once."""
-        if not isinstance(error, _SPOILING_ERRORS):
-            return
+    def observe(self, client: KafkaProducer, error: Exception) -> bool:
+        """Take notice of an append that failed with `client`; return whether it is the first one. Returns at once.
+
+        The error of a later one may be that of the first, which its own record has not brought about.
+        """
+        return not isinstance(error, KafkaError) or self._retire(client)
+
+    def renew(self) -> None:
+        """Give up what is not acknowledged and go on with a new client. Returns at once."""
+        client = self._client
+        if client is not None:
+            self._retire(client)
+
+    def _retire(self, client: KafkaProducer) -> bool:
+        """Have a client replaced; return False when it is already."""
         with self._lock:
             if self._client is not client or self._is_closed:
-                return
+                return False
             self._client = None
         threading.Thread(target=self._replace, args=(client,), name="log-writer-renewal", daemon=True).start()
+        return True
 
     def close(self) -> None:
         """Fail what is not acknowledged, and disconnect."""

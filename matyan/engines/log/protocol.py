@@ -39,11 +39,19 @@ class Appended(NamedTuple):
     """Where a record came to stand."""
 
     partition: int
-    offset: int
+    offset: int | None
+    """None when that is not known yet: the record is kept elsewhere until the log takes it."""
 
 
 class LogProducer(Protocol):
     """Appends records. Shared by all threads."""
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether consumers may read a record more than once that was appended once.
+
+        Then whoever appends gives each record an identity, and whoever reads leaves out what it has read before.
+        """
 
     def append_many(self, topic: str, entries: Sequence[LogEntry]) -> Future[list[Appended]]:
         """Queue the entries and return at once; the future is done when all of them are durable.
@@ -60,6 +68,13 @@ class LogProducer(Protocol):
 
     def partition_of(self, topic: str, key: bytes) -> int:
         """Return the partition that records of this key go to."""
+
+    def abandon(self) -> None:
+        """Make the appends fail soon that the log has not confirmed, and return at once; later ones are taken again.
+
+        Of the abandoned records of a partition the log may write the first few or all of them, in their order, and no
+        others. An engine whose appends end soon by themselves does nothing.
+        """
 
     def close(self) -> None:
         """Make durable what is queued, then release everything."""

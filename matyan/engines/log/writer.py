@@ -68,6 +68,11 @@ class AppendQueue:
                 self._is_writer_asleep = False
                 self._wake.notify()
 
+    @property
+    def size_bytes(self) -> int:
+        """What waits and what the writer works on."""
+        return self._bytes
+
     def take(self) -> list[Request]:
         """Return the next group, waiting for it; empty when the queue is closed and used up."""
         with self._wake:
