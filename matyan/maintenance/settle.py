@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from matyan.clock import Clock
@@ -11,6 +12,7 @@ from matyan.engines.kv.protocol import KvEngine, KvTransaction
 from matyan.ids import Project, RunNumber
 from matyan.limits import SCAN_ROWS_MAX
 from matyan.runs import repository as runs
+from matyan.runs import signs
 from matyan.sequences import repository as sequences
 from matyan.sequences.model import Bucket
 from matyan.sequences.repository import SequenceRef
@@ -50,7 +52,15 @@ def _settle_run(kv: KvEngine, project: Project, number: RunNumber, key: bytes, v
         refs = [SequenceRef(number, summary.key) for summary in summaries[at : at + _SEQUENCES_PER_TRANSACTION]]
         kv.write(lambda tx: _settle_sequences(tx, project, refs), durable=False)  # noqa: B023 (called at once)
     # Points that came meanwhile have set the key anew, and it stays.
-    kv.write(lambda tx: tx.clear(key) if tx.get(key) == value else None, durable=False)
+    kv.write(partial(_forget, project=project, number=number, key=key, value=value), durable=False)
+
+
+def _forget(tx: KvTransaction, *, project: Project, number: RunNumber, key: bytes, value: bytes) -> None:
+    if tx.get(key) != value:
+        return
+    tx.clear(key)
+    if tx.get(keyspace.active_run(project, number)) is not None:
+        signs.note(tx, project, number, _MILLISECONDS.unpack(value)[0])
 
 
 def _settle_sequences(tx: KvTransaction, project: Project, refs: Sequence[SequenceRef]) -> None:

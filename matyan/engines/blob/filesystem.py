@@ -14,7 +14,7 @@ from typing import Final
 from matyan.clock import Clock, SystemClock
 from matyan.engines.blob.layout import directories_under, group_of, is_within_group, object_path
 from matyan.engines.blob.objects import ObjectChunks, ObjectHeader, ObjectWriter, encode_key, read_header
-from matyan.engines.blob.protocol import BlobInfo, BlobStream, PresignedPut
+from matyan.engines.blob.protocol import BlobEntry, BlobInfo, BlobStream, PresignedPut, always
 from matyan.engines.blob.temporary import remove_leftovers, temporary_file
 from matyan.engines.blob.uploads import UPLOAD_ROUTE, AllowedUpload, UploadTokens
 from matyan.engines.disk import Disk, make_directory, reporting
@@ -109,6 +109,19 @@ class FilesystemBlobs:
             infos = (info for path in _files(directory) if (info := self._read_info(path)))
             yield from sorted(info for info in infos if info.key.startswith(prefix))
 
+    def entries(self, prefix: str, *, after: str = "") -> Iterator[BlobEntry]:
+        """Return every object whose key starts with `prefix`, in the order of the names of their directories.
+
+        Those are hashes, and tell where to go on without a look into any file that lies before. See BlobEngine.
+        """
+        last = object_path(self._objects, after).parent if after else self._objects
+        for directory in sorted(directories_under(self._objects, prefix)):
+            if directory >= last:
+                infos = [info for path in _files(directory) if (info := self._read_info(path))]
+                for info in sorted(info for info in infos if info.key.startswith(prefix)):
+                    if directory > last or info.key > after:
+                        yield BlobEntry(info.key, info.size_bytes, info.modified_at_seconds)
+
     def delete(self, key: str) -> None:
         """Delete an object; a missing one is fine."""
         path = object_path(self._objects, key)
@@ -116,12 +129,14 @@ class FilesystemBlobs:
             _unlink(path)
             self._forget(path.parent)
 
-    def delete_prefix(self, prefix: str) -> int:
-        """Delete every object whose key starts with `prefix`; return how many."""
+    def delete_prefix(self, prefix: str, *, may_go_on: Callable[[], bool] = always) -> int:
+        """Delete every object whose key starts with `prefix`, file by file; return how many. See BlobEngine."""
         deleted = 0
         with reporting(_WHAT, self._root):
             for group, directory in self._groups(prefix):
                 for path in _files(directory):
+                    if not may_go_on():
+                        return deleted
                     if group.startswith(prefix) or self._has_prefix(path, prefix):
                         deleted += _unlink(path)
                 self._forget(directory)

@@ -9,6 +9,7 @@ slashes is a group of its own. Deleting or listing a run looks at one directory,
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Final
 
@@ -58,7 +59,8 @@ def directories_under(objects: Path, prefix: str) -> list[Path]:
 
 def _subdirectories(path: Path) -> list[Path]:
     try:
-        return [entry for entry in path.iterdir() if entry.is_dir()]
+        with os.scandir(path) as entries:  # tells directories without a look at each
+            return [path / entry.name for entry in entries if entry.is_dir()]
     except FileNotFoundError:
         return []
 

@@ -6,8 +6,13 @@ an engine maps them to names of its own and never lets them leave its root.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
+
+
+def always() -> bool:
+    """Let a deletion go on to its end."""
+    return True
 
 
 class BlobInfo(NamedTuple):
@@ -17,6 +22,15 @@ class BlobInfo(NamedTuple):
     size_bytes: int
     content_type: str
     modified_at_seconds: float
+
+
+class BlobEntry(NamedTuple):
+    """An object as a listing of many tells of it."""
+
+    key: str
+    size_bytes: int
+    modified_at_seconds: float
+    """By the clock of the store."""
 
 
 class PresignedPut(NamedTuple):
@@ -55,11 +69,21 @@ class BlobEngine(Protocol):
     def list(self, prefix: str) -> Iterator[BlobInfo]:
         """Return every object whose key starts with `prefix`, in key order."""
 
+    def entries(self, prefix: str, *, after: str = "") -> Iterator[BlobEntry]:
+        """Return every object whose key starts with `prefix`, in an order of the store's own that never changes.
+
+        The objects of a run stand together. With `after`, a key whose object may be gone by now, those behind its place
+        in that order: so millions are read a part at a time. Cheaper than `list`, which looks at each object.
+        """
+
     def delete(self, key: str) -> None:
         """Delete an object; a missing one is fine."""
 
-    def delete_prefix(self, prefix: str) -> int:
-        """Delete every object whose key starts with `prefix`; return how many."""
+    def delete_prefix(self, prefix: str, *, may_go_on: Callable[[], bool] = always) -> int:
+        """Delete every object whose key starts with `prefix`; return how many.
+
+        `may_go_on` is asked before every bounded piece of the work, which ends when the answer is False.
+        """
 
     def presign_put(self, key: str, *, content_type: str, expires_seconds: int, base_url: str) -> PresignedPut:
         """Return a URL that takes one PUT of this object, for a limited time.

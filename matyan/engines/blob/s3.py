@@ -8,11 +8,12 @@ import itertools
 import logging
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import BinaryIO, Final, cast
 
 from minio import Minio
+from minio.datatypes import Object
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioException
 from urllib3 import PoolManager
@@ -22,9 +23,9 @@ from urllib3.response import BaseHTTPResponse
 from matyan.clock import Clock, SystemClock
 from matyan.engines.blob import s3_names as names
 from matyan.engines.blob.objects import encode_key
-from matyan.engines.blob.protocol import BlobInfo, BlobStream, PresignedPut
+from matyan.engines.blob.protocol import BlobEntry, BlobInfo, BlobStream, PresignedPut, always
 from matyan.engines.blob.s3_client import S3Credentials, make_client, make_pool
-from matyan.engines.blob.s3_errors import CHANGED, NO_SUCH_BUCKET, NO_SUCH_KEY, code_of, reporting
+from matyan.engines.blob.s3_errors import BUCKET_IS_THERE, CHANGED, NO_SUCH_BUCKET, NO_SUCH_KEY, code_of, reporting
 from matyan.engines.blob.s3_objects import PART_BYTES, ContentReader, S3Chunks, header_type, info_of, metadata_of
 from matyan.errors import ConfigurationError, UnavailableError
 from matyan.settings import S3Settings
@@ -120,9 +121,17 @@ class S3Blobs:
             except MinioException as error:
                 if not create or code_of(error) != NO_SUCH_BUCKET:
                     raise
-                self._client.make_bucket(self._bucket)
+                self._make_bucket()
             self._client.put_object(self._bucket, probe, io.BytesIO(b"matyan"), 6)
             self._client.remove_object(self._bucket, probe)
+
+    def _make_bucket(self) -> None:
+        """Make it, or find that another process did: roles start together. The next request shows whose it is."""
+        try:
+            self._client.make_bucket(self._bucket)
+        except MinioException as error:
+            if code_of(error) not in BUCKET_IS_THERE:
+                raise
 
     def put(self, key: str, chunks: Iterable[bytes], *, content_type: str) -> BlobInfo:
         """Store an object, replacing any other of this key at once; see BlobEngine.
@@ -181,9 +190,19 @@ class S3Blobs:
 
         Asks for the names by the thousand, and for each object alone, since S3 lists no content types.
         """
-        for key, _ in self._keys(prefix):
+        for key, *_ in self._keys(prefix):
             if info := self.info(key):
                 yield info
+
+    def entries(self, prefix: str, *, after: str = "") -> Iterator[BlobEntry]:
+        """Return every object whose key starts with `prefix` and is greater than `after`, in key order; see BlobEngine.
+
+        They are dated by Last-Modified. A cut key costs a request, all others come by the thousand.
+        """
+        for key, _, found in self._keys(prefix, after):
+            if key > after:
+                modified = 0.0 if found.last_modified is None else found.last_modified.timestamp()
+                yield BlobEntry(key, found.size or 0, modified)
 
     def delete(self, key: str) -> None:
         """Delete an object; a missing one is fine.
@@ -193,18 +212,19 @@ class S3Blobs:
         with reporting(self._where):
             self._client.remove_object(self._bucket, self._name(key))
 
-    def delete_prefix(self, prefix: str) -> int:
-        """Delete every object whose key starts with `prefix`; return how many.
+    def delete_prefix(self, prefix: str, *, may_go_on: Callable[[], bool] = always) -> int:
+        """Delete every object whose key starts with `prefix`, by the thousand; return how many. See BlobEngine.
 
         Raises:
             UnavailableError: some could not be deleted; the others are.
         """
         begin = names.name_prefix(prefix)
         if names.is_cut(begin):
-            found = (each for _, name in self._keys(prefix) for each in (name, names.key_object(name)))
+            found = (each for _, name, _ in self._keys(prefix) for each in (name, names.key_object(name)))
         else:
             found = (name for name in self._names(begin) if names.is_cut(name) or names.key_of(name) is not None)
-        return sum(self._delete(batch) for batch in _batches(found, DELETED_AT_ONCE_MAX))
+        batches = itertools.takewhile(lambda _: may_go_on(), _batches(found, DELETED_AT_ONCE_MAX))
+        return sum(map(self._delete, batches))
 
     def presign_put(self, key: str, *, content_type: str, expires_seconds: int, base_url: str) -> PresignedPut:
         """Return an address in the bucket, good for a week at most; see BlobEngine.
@@ -303,25 +323,39 @@ class S3Blobs:
 
     # ---- many objects
 
-    def _names(self, begin: str) -> Iterator[str]:
-        """Yield what begins so, in order, without the prefix of the bucket."""
+    def _objects(self, begin: str, after: str = "") -> Iterator[tuple[str, Object]]:
+        """Yield the names that begin so and lie behind `after`, in order, without the prefix of the bucket."""
+        start = self._prefix + after if after else None
         with reporting(self._where):
-            for found in self._client.list_objects(self._bucket, prefix=self._prefix + begin, recursive=True):
-                yield cast("str", found.object_name).removeprefix(self._prefix)
+            for found in self._client.list_objects(
+                self._bucket, prefix=self._prefix + begin, recursive=True, start_after=start
+            ):
+                yield cast("str", found.object_name).removeprefix(self._prefix), found
 
-    def _keys(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """Yield (key, name) of every object of ours whose key starts with `prefix`, in key order."""
-        for head, found in itertools.groupby(self._names(names.name_prefix(prefix)), key=names.cut_head):
+    def _names(self, begin: str) -> Iterator[str]:
+        return (name for name, _ in self._objects(begin))
+
+    def _keys(self, prefix: str, after: str = "") -> Iterator[tuple[str, str, Object]]:
+        """Yield key, name and listing of every object of ours whose key starts with `prefix`, in key order.
+
+        Some of those before `after` may be left out.
+        """
+        # Cut names keep no order among themselves: then the whole of what shares the head is listed.
+        name = names.object_name(after) if after else ""
+        start = names.cut_head(name) or name
+        for head, found in itertools.groupby(
+            self._objects(names.name_prefix(prefix), start), key=lambda pair: names.cut_head(pair[0])
+        ):
             if head:
-                yield from sorted(self._cut_keys(prefix, found))
+                yield from sorted(self._cut_keys(prefix, found), key=lambda row: row[0])
             else:
-                yield from ((key, name) for name in found if (key := names.key_of(name)) is not None)
+                yield from ((key, name, each) for name, each in found if (key := names.key_of(name)) is not None)
 
-    def _cut_keys(self, prefix: str, found: Iterable[str]) -> Iterator[tuple[str, str]]:
-        for name in found:
+    def _cut_keys(self, prefix: str, found: Iterable[tuple[str, Object]]) -> Iterator[tuple[str, str, Object]]:
+        for name, each in found:
             key = self._read_key(name) if names.is_object(name) else None
             if key is not None and key.startswith(prefix):
-                yield key, name
+                yield key, name, each
 
     def _delete(self, batch: Iterable[str]) -> int:
         doomed = [DeleteObject(self._prefix + name) for name in batch]

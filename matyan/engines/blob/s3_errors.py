@@ -23,6 +23,8 @@ from matyan.errors import UnavailableError
 
 NO_SUCH_KEY: Final = "NoSuchKey"
 NO_SUCH_BUCKET: Final = "NoSuchBucket"
+BUCKET_IS_THERE: Final = frozenset({"BucketAlreadyExists", "BucketAlreadyOwnedByYou"})
+"""What the second of two who make a bucket is told; stores do not agree on which."""
 CHANGED: Final = frozenset({NO_SUCH_KEY, "PreconditionFailed"})
 """What a conditional read gives when the object is no longer the one that was asked for."""
 
