@@ -6,12 +6,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGE := pyproject.toml
-LOCK := uv pip compile pyproject.toml --group build --universal --python-version 3.11 --generate-hashes \
+IMAGE_TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--fork-strategy fewest --no-emit-index-url --no-emit-find-links --no-emit-package matyan-tracker \
 	--no-annotate --custom-compile-command "make lock" --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help up demo test check fix docs bench screenshots lock clean
+.PHONY: help up demo test check fix docs bench torture screenshots image lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,12 +45,22 @@ docs: $(VENV)/.installed-dev ## write the pages of docs/reference that are made 
 bench: $(VENV)/.installed-dev ## print this machine's figures, next to Aim's where Aim is installed
 	@$(BIN)/python -m tests.bench.run $(ARGS)
 
+torture: $(VENV)/.installed-dev ## break processes for ten minutes while clients write, then look for every item
+	@$(BIN)/python -m tests.torture $(ARGS)
+
 screenshots: $(VENV)/.installed-dev ## take the pictures of docs/images from a demo in headless Chromium
 	@$(BIN)/python -m tests.bench.screenshots $(ARGS)
 
+image: ## build the container image matyan-tracker:$(IMAGE_TAG) (needs docker)
+	@command -v docker >/dev/null || { echo "no docker on the PATH: install Docker Engine, or build the Dockerfile with another builder" >&2; exit 1; }
+	docker build --tag matyan-tracker:$(IMAGE_TAG) --build-arg VERSION=$(IMAGE_TAG) \
+		--build-arg REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) $(ARGS) .
+
 lock: ## resolve the dependencies anew (needs uv)
-	$(LOCK) --extra demo --output-file requirements.lock
-	$(LOCK) --all-extras --output-file requirements-dev.lock
+	$(LOCK) pyproject.toml --group build --extra demo --output-file requirements.lock
+	$(LOCK) pyproject.toml --group build --all-extras --output-file requirements-dev.lock
+	$(LOCK) pyproject.toml --group image --extra distributed --output-file requirements-image.lock
+	$(LOCK) --group image-build --output-file requirements-build.lock
 
 clean: ## remove the environment and what tools leave behind
 	rm -rf $(VENV) build-artifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from matyan import upkeep
+
 if TYPE_CHECKING:
     from matyan.settings import Settings
 
@@ -68,10 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_common(show)
     compact = _command(commands, "compact", _compact, "give disk space of deleted data back (the server is stopped)")
     _add_common(compact)
-    letters = commands.add_parser("deadletters", help="what could not be stored")
-    letter_commands = letters.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    listing = _command(letter_commands, "list", _dead_letters, "list what was acknowledged but could not be stored")
-    _add_common(listing)
+    upkeep.add_commands(commands, _add_upkeep)
     key_commands = commands.add_parser("keys", help="secrets of the data directory").add_subparsers(
         title="commands", metavar="COMMAND", required=True
     )
@@ -80,6 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_common(rotate)
     _add_import(commands)
+    _add_health(commands)
     _command(commands, "version", _version, "print the version")
     _add_roles(commands)
     return parser
@@ -138,6 +138,19 @@ def _add_import(commands: Any) -> None:
     _add_common(aim)
 
 
+def _add_health(commands: Any) -> None:
+    health = _command(commands, "health", _health, "ask a server here whether it is ready; exit 1 when it is not")
+    health.add_argument(
+        "role",
+        nargs="?",
+        default="up",
+        choices=("up", "serve", "frontier", "ingest", "control"),
+        help="whose settings say where it listens (default: up)",
+    )
+    health.add_argument("--url", help="ask this one instead")
+    _add_common(health)
+
+
 def _date(text: str) -> float:
     """Return seconds since 1970 of an ISO 8601 date or moment, in UTC unless it has a zone."""
     from datetime import UTC, datetime  # noqa: PLC0415 - see the module's docstring
@@ -160,6 +173,12 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int],
     return parser
 
 
+def _add_upkeep(commands: Any, name: str, run: upkeep.Command, text: str) -> argparse.ArgumentParser:
+    parser = _command(commands, name, lambda options: run(_settings(options), options), text)
+    _add_common(parser)
+    return parser
+
+
 def _settings(options: argparse.Namespace) -> Settings:
     from matyan.settings import load  # noqa: PLC0415 - see the module's docstring
 
@@ -178,7 +197,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         flags["http.extra_ports"] = [flags["http.port"] + 1] if flags["http.port"] else []
     file = options.config or (Path(os.environ["MATYAN_CONFIG"]) if "MATYAN_CONFIG" in os.environ else None)
     known = {path: value for path, value in flags.items() if value is not None}
-    return load(file=file, flags=known, role=options.name)
+    return load(file=file, flags=known, role=getattr(options, "role", options.name))
 
 
 def _up(options: argparse.Namespace) -> int:
@@ -249,23 +268,19 @@ def _import_aim(options: argparse.Namespace) -> int:
     return EXIT_FAILED if report.problems else 0
 
 
-def _dead_letters(options: argparse.Namespace) -> int:
-    from matyan.roles.local import read_dead_letters  # noqa: PLC0415 - see the module's docstring
-
-    letters = read_dead_letters(_settings(options))
-    for letter in letters:
-        place = f"{letter.topic}/{letter.partition} offset {letter.offset} item {letter.index}"
-        _say(f"{place}  run {letter.project}/{letter.run_id}  {letter.reason}")
-    if not letters:
-        _say("no dead letters")
-    return 0
-
-
 def _keys_rotate(options: argparse.Namespace) -> int:
     from matyan.roles.home import rotate_keys  # noqa: PLC0415 - see the module's docstring
 
     names = rotate_keys(_settings(options).home)
     _say(f"new secrets: {', '.join(names)}; a server uses them from its next start")
+    return 0
+
+
+def _health(options: argparse.Namespace) -> int:
+    from matyan.roles.probe import check_ready, url_of  # noqa: PLC0415 - see the module's docstring
+
+    checks = check_ready(options.url or url_of(_settings(options)))
+    _say("ready: " + ", ".join(f"{name} {text}" for name, text in checks.items()))
     return 0
 
 

@@ -95,7 +95,31 @@ class HttpSettings(_Section, frozen=True):
 class KvSettings(_Section, frozen=True):
     """The key-value store."""
 
-    uri: Annotated[str, Meta(description="lmdb:///path; empty: kv under data.home")] = ""
+    uri: Annotated[
+        str, Meta(description="lmdb:///path, fdb:///path/fdb.cluster or fdb://; empty: kv under data.home")
+    ] = ""
+
+
+class FdbSettings(_Section, frozen=True):
+    """How to use FoundationDB, where kv.uri names its cluster file."""
+
+    prefix: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9._-]{1,64}$",
+            description="begins every key, so that installations can share a cluster; fixed for a store",
+        ),
+    ] = "matyan"
+    api_version: Annotated[
+        int,
+        Meta(ge=0, le=730, description="API to ask the client library for, 710 to 730; 0: the newest of them it has"),
+    ] = 0
+    deadline_seconds: Annotated[
+        float, Meta(ge=1.0, le=600.0, description="how long a transaction is tried, with all its repetitions")
+    ] = 30.0
+    attempts_max: Annotated[
+        int, Meta(ge=1, le=10_000, description="how often a transaction is tried when others interfere")
+    ] = 100
 
 
 class LogSettings(_Section, frozen=True):
@@ -156,6 +180,20 @@ class KafkaSettings(_Section, frozen=True):
     ] = ""
 
 
+class SpillSettings(_Section, frozen=True):
+    """What a gateway does while Kafka is away: frames are kept on its own disk and forwarded when it is back."""
+
+    path: Annotated[
+        str, Meta(description="directory for them, on a disk that outlives the process; empty: spill under data.home")
+    ] = ""
+    bytes_max: Annotated[
+        int, Meta(ge=0, description="bytes kept by each process; full, new connections get 503. 0: nothing is kept")
+    ] = 4 * 1024**3
+    after_seconds: Annotated[
+        float, Meta(ge=0.1, le=10.0, description="a record that Kafka has not confirmed by then goes to the disk")
+    ] = 3.0
+
+
 class BlobSettings(_Section, frozen=True):
     """The object store."""
 
@@ -204,6 +242,35 @@ class IngestSettings(_Section, frozen=True):
     records_max: Annotated[int, Meta(ge=1, le=10_000, description="most records of a partition in one slice")] = 1000
 
 
+class SweepSettings(_Section, frozen=True):
+    """When the jobs that tidy up take something for dead."""
+
+    silent_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="a run without data and connection for so long is marked crashed until it is heard of again; "
+            "gateways tell of connections five times in that while, so every role needs the same; 0: never",
+        ),
+    ] = 300.0
+    orphan_hours: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="how old a file is that belongs to no run before it is deleted: longer than any client, or any "
+            "gateway cut off from the log, may keep what it has to say of the file",
+        ),
+    ] = 24.0
+    tombstone_hours: Annotated[
+        float,
+        Meta(
+            ge=3.0,
+            description="how long a deleted run is remembered after its deletion and after the last record that a "
+            "client sent for it; who is silent for longer and then goes on makes a new run",
+        ),
+    ] = 168.0
+
+
 class QuerySettings(_Section, frozen=True):
     """What searches may cost."""
 
@@ -224,12 +291,15 @@ class Settings(_Section, frozen=True):
     data: DataSettings = DataSettings()
     http: HttpSettings = HttpSettings()
     kv: KvSettings = KvSettings()
+    fdb: FdbSettings = FdbSettings()
     log: LogSettings = LogSettings()
     kafka: KafkaSettings = KafkaSettings()
+    spill: SpillSettings = SpillSettings()
     blob: BlobSettings = BlobSettings()
     s3: S3Settings = S3Settings()
     secrets: SecretsSettings = SecretsSettings()
     ingest: IngestSettings = IngestSettings()
+    sweep: SweepSettings = SweepSettings()
     query: QuerySettings = QuerySettings()
     logging: LoggingSettings = LoggingSettings()
 

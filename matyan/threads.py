@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from matyan.errors import UnavailableError
 
@@ -27,11 +27,19 @@ WAITING_MAX: Final = 512
 """Calls that may wait for a thread of one pool; beyond it a call is refused at once instead of timing out later."""
 
 
+class Load(NamedTuple):
+    """How busy a pool is: what it runs at once, and the calls that run or wait for a thread."""
+
+    threads: int
+    calls: int
+
+
 class Pool:
     """A thread pool whose queue has an end."""
 
     def __init__(self, name: str, *, threads: int, waiting_max: int = WAITING_MAX) -> None:
         self._name = name
+        self._threads = threads
         self._calls_max = threads + waiting_max
         self._calls = 0
         self._ended = threading.Condition()
@@ -69,6 +77,10 @@ class Pool:
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `fn` in a thread of the pool and wait for its result without holding the event loop."""
         return await asyncio.wrap_future(self.submit(fn, *args, **kwargs))
+
+    def load(self) -> Load:
+        """Return how busy the pool is at this moment."""
+        return Load(self._threads, self._calls)
 
     def close(self, *, timeout_seconds: float | None = None) -> bool:
         """Refuse further calls, drop those that have not begun, wait for the others; say whether all of them ended."""
@@ -110,6 +122,18 @@ def close(*, timeout_seconds: float | None = None) -> bool:
         pools = (_Pools.blocking, _Pools.query, _Pools.upload, _Pools.download)
         _Pools.blocking = _Pools.query = _Pools.upload = _Pools.download = None
     return all([pool.close(timeout_seconds=timeout_seconds) for pool in pools if pool is not None])  # noqa: C419 - every one is closed, whatever the first says
+
+
+def loads() -> Mapping[str, Load]:
+    """Return how busy every pool is that has been made, by name."""
+    with _LOCK:
+        pools = {
+            "blocking": _Pools.blocking,
+            "query": _Pools.query,
+            "upload": _Pools.upload,
+            "download": _Pools.download,
+        }
+    return {name: pool.load() for name, pool in pools.items() if pool is not None}
 
 
 def blocking_pool() -> Pool:

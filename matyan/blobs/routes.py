@@ -19,6 +19,7 @@ from matyan.engines.blob.uploads import UPLOAD_ROUTE
 from matyan.http.answers import json_response
 from matyan.http.openapi import TakesBytes, answers, streams
 from matyan.http.streaming import stream
+from matyan.observe.metrics import Metrics
 from matyan.threads import download_pool, run_blocking
 from matyan.wire.trees import BLOB_BYTES_MAX, begin_blob
 
@@ -79,10 +80,19 @@ async def presign(
     responses=answers(Uploaded, "It is stored."),
 )
 async def upload(
-    request: Request[Any, Any, Any], token: FromPath[str], blobs: NamedDependency[BlobService]
+    request: Request[Any, Any, Any],
+    token: FromPath[str],
+    blobs: NamedDependency[BlobService],
+    metrics: NamedDependency[Metrics],
 ) -> Response[bytes]:
     """Take one upload, of any content type and size, and hand it to the engine part by part."""
-    stored = await _uploads.receive(partial(blobs.begin_upload, token), request.stream())
+    try:
+        stored = await _uploads.receive(partial(blobs.begin_upload, token), request.stream())
+    except BaseException:  # the client's leaving too: it cancels this
+        metrics.uploads.labels("failed").inc()
+        raise
+    metrics.uploads.labels("stored").inc()
+    metrics.upload_bytes.inc(stored.size_bytes)
     return json_response(Uploaded(stored.size_bytes))
 
 

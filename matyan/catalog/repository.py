@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from matyan.catalog.model import EntityDeletion, Experiment, RunPlace, Tag
-from matyan.engines.kv.protocol import KvReader, KvTransaction
+from matyan.engines.kv.protocol import KvReader, KvTransaction, Pair
 from matyan.ids import Project
 from matyan.limits import SCAN_ROWS_MAX
 from matyan.store import keyspace
@@ -16,6 +16,13 @@ from matyan.store.scans import scan_all
 
 E = TypeVar("E", Experiment, Tag)
 _deletions: Final = RecordCodec(EntityDeletion)
+
+
+class RunsOf(NamedTuple):
+    """The runs that belong to an experiment or a tag, archived ones included."""
+
+    runs: int
+    newest: RunPlace | None
 
 
 class Entities(Generic[E]):
@@ -90,8 +97,13 @@ class Entities(Generic[E]):
 
     def count_runs(self, reader: KvReader, project: Project, entity_id: str) -> int:
         """Return how many runs belong here, archived ones included."""
-        where = keyspace.children(keyspace.entity(project, self._runs, entity_id))
-        return sum(1 for _ in scan_all(reader, *where))
+        return self.look_at_runs(reader, project, [entity_id])[0].runs
+
+    def look_at_runs(self, reader: KvReader, project: Project, ids: Sequence[str]) -> Sequence[RunsOf]:
+        """Return how many runs belong to each, and the newest: asked for all at once."""
+        ranges = [keyspace.children(keyspace.entity(project, self._runs, entity_id)) for entity_id in ids]
+        pages = reader.scan_many(ranges, rows_max=SCAN_ROWS_MAX)
+        return [_look(reader, page, where.end) for page, where in zip(pages, ranges, strict=True)]
 
     # ---- deletion
 
@@ -115,6 +127,15 @@ class Entities(Generic[E]):
     def end_deletion(self, tx: KvTransaction, project: Project, entity_id: str) -> None:
         """Note that no run refers to a deleted record any more."""
         tx.clear(keyspace.entity(project, self._deletions, entity_id))
+
+
+def _look(reader: KvReader, page: Sequence[Pair], end: bytes) -> RunsOf:
+    """Count on from the first page of an association."""
+    runs, rows = len(page), page
+    while len(rows) == SCAN_ROWS_MAX:
+        rows = reader.scan(rows[-1][0] + b"\x00", end, rows_max=SCAN_ROWS_MAX)
+        runs, page = runs + len(rows), rows or page
+    return RunsOf(runs, RunPlace(*keyspace.entity_run_place(page[-1][0])) if page else None)
 
 
 experiments: Final = Entities(

@@ -1,6 +1,6 @@
 """URI -> engine; the only file that names implementations.
 
-    key-value  lmdb://PATH
+    key-value  lmdb://PATH, fdb://PATH of a cluster file, or fdb:// for the default one
     log        file+log://PATH, kafka://HOST:PORT,HOST:PORT
     blobs      file://PATH, s3://BUCKET or s3://BUCKET/PREFIX
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 from matyan.clock import Clock
 from matyan.engines.blob.filesystem import open_filesystem_blobs
@@ -21,20 +20,34 @@ from matyan.engines.kv.protocol import KvEngine
 from matyan.engines.log.embedded import open_embedded_log
 from matyan.engines.log.protocol import LogEngine
 from matyan.errors import ConfigurationError
-from matyan.settings import KafkaSettings, S3Settings
-
-_MISSING: Final = {
-    "fdb": "the FoundationDB engine is not part of this version; use lmdb://PATH",
-}
+from matyan.settings import FdbSettings, KafkaSettings, S3Settings
 
 
-def open_kv(uri: str) -> KvEngine:
+def open_kv(uri: str, *, fdb: FdbSettings | None = None) -> KvEngine:
     """Open the key-value store that a URI names.
 
+    Args:
+        uri: see above.
+        fdb: how to use the cluster of fdb://.
+
     Raises:
-        ConfigurationError: no engine of that name, or no path. And what the engine raises when it opens.
+        ConfigurationError: no engine of that name, no path, or what the engine needs is not installed. And what the
+            engine raises when it opens.
     """
+    if uri.startswith("fdb://"):
+        return _open_fdb(uri.removeprefix("fdb://"), fdb or FdbSettings())
     return open_embedded_kv(_path(uri, "lmdb", what="key-value store"))
+
+
+def _open_fdb(place: str, settings: FdbSettings) -> KvEngine:
+    try:
+        from matyan.engines.kv.foundationdb import open_foundationdb_kv  # noqa: PLC0415 - not always installed
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"fdb:// needs the package foundationdb (module {error.name}), which is not installed; "
+            "`pip install 'matyan-tracker[distributed]'`"
+        ) from error
+    return open_foundationdb_kv(Path(place).expanduser() if place else None, settings)
 
 
 def open_log(
@@ -110,4 +123,4 @@ def _path(uri: str, scheme: str, *, what: str) -> Path:
     if found == scheme:
         raise ConfigurationError(f"{uri!r} has no path; {expected}")
     # Only the scheme: the rest may hold a password.
-    raise ConfigurationError(f"{found}:// cannot be opened: {_MISSING.get(found, 'unknown engine')}; {expected}")
+    raise ConfigurationError(f"{found}:// cannot be opened: unknown engine; {expected}")

@@ -43,6 +43,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """An artifact's name is the last part of its path (else the whole path, and the path is where the file lay)."""
     logger_info: bool
     """Log records say where they were logged."""
+    crashed_marks: bool
+    """Run info says `crashed: true` of a run that ended because nothing was heard of it (else nothing)."""
     metric_batch_params: bool
     """A batch of metrics of a run listens to `record_range` and `record_density` (else to neither)."""
     batch_index_range_name: str
@@ -68,6 +70,7 @@ AIM: Final = Dialect(
     logs_among_traces=True,
     artifact_base_names=False,
     logger_info=False,
+    crashed_marks=False,
     metric_batch_params=False,
     batch_index_range_name="index_range",
     batch_index_ranges_are_null=False,
@@ -89,6 +92,7 @@ MATYAN: Final = Dialect(
     logs_among_traces=False,
     artifact_base_names=True,
     logger_info=True,
+    crashed_marks=True,
     metric_batch_params=True,
     batch_index_range_name="index_range_used",
     batch_index_ranges_are_null=True,

@@ -102,8 +102,16 @@ class _Parking:
         with self._lock:
             self._flows.pop(flow, None)
 
+    def __len__(self) -> int:
+        return len(self._flows)
+
 
 _parking: Final = _Parking()
+
+
+def parked_streams() -> int:
+    """Return how many streams stand still until their clients take more."""
+    return len(_parking)
 
 
 class _Flow:

@@ -7,22 +7,31 @@ from typing import Any, Final
 
 from matyan.engines.log.protocol import LogRecord, TopicPartition
 from matyan.roles.context import (
+    CONTROL_GROUP,
     DATA_TOPIC,
     INGEST_GROUP,
     Context,
     backlog_of,
     graves_of,
+    leases_of,
     require_log,
     require_store,
     run_changes_of,
 )
+from matyan.roles.gauges import sample_outbox
 from matyan.roles.runner import Built
+from matyan.roles.tidying import tidying_jobs
 
+FORGET_SECONDS: Final = 3600.0
+GATEWAYS_KEPT_SECONDS: Final = 90 * 86_400.0
+"""So long after its last record a gateway's spill may still be forwarded by somebody without repeats."""
 TRIM_SECONDS: Final = 5.0
 SETTLE_SECONDS: Final = 10.0
 TEND_SECONDS: Final = 60.0
 FREE_SECONDS: Final = 1.0
-"""How soon after a deletion its bytes are freed, and how long that may hold up the other jobs."""
+"""How often deletions are looked for that are due, and how long that may hold up the other jobs."""
+FREE_PATIENCE_SECONDS: Final = 10.0
+"""How old a deletion is when the job takes it on: most are done by then, at their event."""
 
 
 def build_follow(context: Context) -> Built:
@@ -37,13 +46,17 @@ def build_follow(context: Context) -> Built:
 def build_ingest(context: Context) -> Built:
     """Make the worker that applies the log to the store."""
     from matyan.ingestion.apply import Applier  # noqa: PLC0415 - see the module's docstring
+    from matyan.ingestion.measures import IngestMeasures  # noqa: PLC0415
     from matyan.maintenance.retention import check_continuity  # noqa: PLC0415
     from matyan.workers.consume import ConsumerService, Pace  # noqa: PLC0415
 
     require_store(context)
     require_log(context)
     check_continuity(context.kv, context.log, DATA_TOPIC)
-    applier = Applier(kv=context.kv, log_id=context.log.log_id, blobs=context.blobs)
+    measures = IngestMeasures(context.metrics, context.clock)
+    applier = Applier(
+        kv=context.kv, log_id=context.log.log_id, blobs=context.blobs, measures=measures, clock=context.clock
+    )
     ingest = context.settings.ingest
     service = ConsumerService(
         "ingest",
@@ -56,10 +69,48 @@ def build_ingest(context: Context) -> Built:
     return Built(service)
 
 
-def build_control(context: Context) -> Built:
-    """Make what carries events out of the store and acts on them."""
+def build_relay(context: Context) -> Built:
+    """Make what carries events and dead letters out of the store into the log."""
+    from matyan.wire.topics import OUTBOX_TOPICS  # noqa: PLC0415 - see the module's docstring
+    from matyan.workers.relay import OutboxRelay  # noqa: PLC0415
+
     require_store(context)
-    return Built()
+    sample_outbox(context.metrics, context.kv, OUTBOX_TOPICS, context.clock)
+    relay = OutboxRelay(
+        kv=context.kv,
+        producer=context.log.producer(),
+        leases=leases_of(context),
+        topics=OUTBOX_TOPICS,
+        metrics=context.metrics,
+    )
+    return Built(relay)
+
+
+def build_control(context: Context) -> Built:
+    """Make what acts on events."""
+    from matyan.maintenance.deletion import Deletions  # noqa: PLC0415 - see the module's docstring
+    from matyan.maintenance.events import RECORDS_MAX, Effects, EventHandler  # noqa: PLC0415
+    from matyan.wire.topics import CONTROL_EVENTS  # noqa: PLC0415
+    from matyan.workers.consume import ConsumerService, Pace  # noqa: PLC0415
+
+    require_store(context)
+    deletions = Deletions(kv=context.kv, graves=graves_of(context), clock=context.clock)
+    handler = EventHandler(
+        kv=context.kv,
+        log=context.log,
+        effects=Effects(kv=context.kv, deletions=deletions),
+        metrics=context.metrics,
+        clock=context.clock,
+    )
+    service = ConsumerService(
+        "control",
+        open_consumer=lambda: context.log.consumer(CONTROL_EVENTS, CONTROL_GROUP, handler.start_offset),
+        handle=handler.handle,
+        observe=lambda *_: None,
+        metrics=context.metrics,
+        pace=Pace(records_max=RECORDS_MAX),
+    )
+    return Built(service)
 
 
 def build_sweep(context: Context) -> Built:
@@ -67,8 +118,11 @@ def build_sweep(context: Context) -> Built:
     from matyan.entities.deletion import EntityDeletions  # noqa: PLC0415 - see the module's docstring
     from matyan.ids import DEFAULT_PROJECT  # noqa: PLC0415
     from matyan.maintenance.deletion import Deletions  # noqa: PLC0415
+    from matyan.maintenance.events import EVENTS_KEPT  # noqa: PLC0415
     from matyan.maintenance.retention import trim_applied  # noqa: PLC0415
     from matyan.maintenance.settle import settle_quiet_runs  # noqa: PLC0415
+    from matyan.store.gateways import forget_gateways  # noqa: PLC0415
+    from matyan.wire.topics import CONTROL_EVENTS  # noqa: PLC0415
     from matyan.workers.periodic import Job, PeriodicService  # noqa: PLC0415
 
     kv, log, clock = context.kv, context.log, context.clock
@@ -78,22 +132,45 @@ def build_sweep(context: Context) -> Built:
         Job(
             name="free-deleted",
             every_seconds=FREE_SECONDS,
-            run=lambda: deletions.free_due(DEFAULT_PROJECT, seconds_max=FREE_SECONDS),
+            run=lambda: deletions.free_due(
+                DEFAULT_PROJECT, seconds_max=FREE_SECONDS, patience_seconds=FREE_PATIENCE_SECONDS
+            ),
+            lease="free-deleted",
         ),
         Job(
             name="detach-deleted",
             every_seconds=FREE_SECONDS,
             run=lambda: entity_deletions.finish_all(seconds_max=FREE_SECONDS),
+            lease="detach-deleted",
         ),
-        Job(name="trim-log", every_seconds=TRIM_SECONDS, run=lambda: trim_applied(kv, log, DATA_TOPIC)),
+        Job(
+            name="trim-log",
+            every_seconds=TRIM_SECONDS,
+            run=lambda: trim_applied(kv, log, DATA_TOPIC),
+            lease="trim-log",
+        ),
+        Job(
+            name="trim-events",
+            every_seconds=TEND_SECONDS,
+            run=lambda: trim_applied(kv, log, CONTROL_EVENTS, keep_records=EVENTS_KEPT),
+            lease="trim-events",
+        ),
         Job(name="tend-store", every_seconds=TEND_SECONDS, run=kv.tend),
         Job(
             name="settle-runs",
             every_seconds=SETTLE_SECONDS,
             run=lambda: settle_quiet_runs(kv, DEFAULT_PROJECT, clock),
+            lease="settle-runs",
         ),
+        Job(
+            name="forget-gateways",
+            every_seconds=FORGET_SECONDS,
+            run=lambda: forget_gateways(kv, int((clock.now_seconds() - GATEWAYS_KEPT_SECONDS) * 1000)),
+            lease="forget-gateways",
+        ),
+        *tidying_jobs(context),
     ]
-    return Built(PeriodicService("sweep", jobs, metrics=context.metrics))
+    return Built(PeriodicService("sweep", jobs, metrics=context.metrics, leases=leases_of(context)))
 
 
 def _observe_ingest(context: Context) -> Callable[[TopicPartition, Sequence[LogRecord], Any], None]:

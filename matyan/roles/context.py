@@ -19,6 +19,7 @@ from matyan.http.connections import Connections
 from matyan.http.health import Health
 from matyan.ids import Project, RunId, log_key
 from matyan.observe.metrics import Metrics, add_process_metrics
+from matyan.roles.gauges import sample_threads
 from matyan.roles.secrets import keys_of
 from matyan.settings import Settings
 
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     from matyan.runs.changes import RunChanges
     from matyan.runs.graves import Graves
     from matyan.runs.model import EditMark
+    from matyan.workers.leases import Leases
 
 DATA_TOPIC: Final = "data-ingestion"
 INGEST_GROUP: Final = "ingest"
+CONTROL_GROUP: Final = "control"
 
 
 class Context(msgspec.Struct, kw_only=True):
@@ -55,6 +58,7 @@ class Context(msgspec.Struct, kw_only=True):
     page: ASGIApp | None = None
     backlog: Backlog | None = None
     graves: Graves | None = None
+    leases: Leases | None = None
     http: HttpServer | None = None
 
 
@@ -62,6 +66,7 @@ def make_context(settings: Settings, *, component: str = BACKEND) -> Context:
     """Return a context in which nothing is built yet; `component` is what `/version/` calls the process."""
     metrics = Metrics()
     add_process_metrics(metrics)
+    sample_threads(metrics)
     return Context(
         settings=settings, component=component, metrics=metrics, health=Health(), connections=Connections(metrics)
     )
@@ -94,12 +99,21 @@ def backlog_of(context: Context) -> Backlog:
     return context.backlog
 
 
+def leases_of(context: Context) -> Leases:
+    """Return where this process takes leases from; closed before the store."""
+    if context.leases is None:
+        from matyan.workers.leases import StoreLeases  # noqa: PLC0415 - a role pays for its own parts
+
+        context.leases = StoreLeases(kv=context.kv, clock=context.clock)
+    return context.leases
+
+
 def graves_of(context: Context) -> Graves:
     """Return what frees the files of deleted runs; one for all, see `Graves`."""
     if context.graves is None:
         from matyan.runs.graves import Graves  # noqa: PLC0415 - a role pays for its own parts
 
-        context.graves = Graves(kv=context.kv, blobs=context.blobs)
+        context.graves = Graves(kv=context.kv, blobs=context.blobs, leases=leases_of(context))
     return context.graves
 
 

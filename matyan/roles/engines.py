@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from matyan.roles.context import Context
+from matyan.roles.gauges import sample_producer, sample_store
 from matyan.roles.runner import Built
 from matyan.roles.secrets import keys_of
 
 
 def build_kv(context: Context) -> Built:
     """Open the store."""
-    from matyan.engines.open import open_kv  # noqa: PLC0415 - see the module's docstring
+    from matyan.engines.kv.measured import MeasuredKv  # noqa: PLC0415 - see the module's docstring
+    from matyan.engines.open import open_kv  # noqa: PLC0415
 
-    context.kv = open_kv(context.settings.kv_uri)
-    return Built(close=context.kv.close)
+    engine = open_kv(context.settings.kv_uri, fdb=context.settings.fdb)
+    sample_store(context.metrics, engine)
+    context.kv = MeasuredKv(engine, context.metrics)
+
+    def close() -> None:
+        if context.leases is not None:
+            context.leases.close()
+        engine.close()
+
+    return Built(close=close)
 
 
 def build_log(context: Context) -> Built:
@@ -21,6 +31,7 @@ def build_log(context: Context) -> Built:
 
     settings = context.settings
     context.log = open_log(settings.log_uri, partitions=settings.log.partitions, kafka=settings.kafka)
+    sample_producer(context.metrics, context.log.producer())
     return Built(close=context.log.close)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from matyan import threads
+from matyan.clock import Clock
 from matyan.engines.kv.protocol import KvEngine
 from matyan.engines.log.protocol import LogProducer
 from matyan.http.streaming import parked_streams
 from matyan.ingestion.backlog import Backlog
 from matyan.observe.metrics import Metrics
+from matyan.store import outbox
 
 
 @runtime_checkable
@@ -62,6 +65,20 @@ def sample_producer(metrics: Metrics, producer: LogProducer) -> None:
     if isinstance(producer, Queueing):
         queue = producer
         metrics.add_sampler(lambda: metrics.log_queue_bytes.set(queue.queued_bytes))
+
+
+def sample_outbox(metrics: Metrics, kv: KvEngine, topics: Sequence[str], clock: Clock) -> None:
+    """Show what waits in the store for the relay."""
+
+    def sample() -> None:
+        found = kv.read(lambda reader: [outbox.read_backlog(reader, topic) for topic in topics])
+        now_ms = clock.now_seconds() * 1000
+        for topic, waiting in zip(topics, found, strict=True):
+            age_ms = 0.0 if waiting.oldest_ms is None else max(0.0, now_ms - waiting.oldest_ms)
+            metrics.outbox_entries.labels(topic).set(waiting.entries)
+            metrics.outbox_age_seconds.labels(topic).set(age_ms / 1000)
+
+    metrics.add_sampler(sample)
 
 
 def sample_backlog(metrics: Metrics, backlog: Backlog) -> None:

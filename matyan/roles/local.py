@@ -19,7 +19,6 @@ from matyan.roles.table import LOCAL
 from matyan.settings import Settings
 
 if TYPE_CHECKING:
-    from matyan.store.deadletters import DeadLetter
     from matyan.transfer.aim_import import Report, Selection
 
 
@@ -59,24 +58,12 @@ def compact_store(settings: Settings) -> tuple[int, int]:
     from matyan.maintenance.settle import settle_quiet_runs  # noqa: PLC0415 - likewise
 
     with locked_home(settings.home), writing_home(settings.home, alone=True):
-        kv = open_kv(settings.kv_uri)
+        kv = open_kv(settings.kv_uri, fdb=settings.fdb)
         settle_quiet_runs(kv, DEFAULT_PROJECT, SystemClock(), all_runs=True)
         if not isinstance(kv, Compactable):
             kv.close()
             raise ConfigurationError(f"the store {settings.kv_uri} gives space back by itself")
         return _rewrite(kv, Path(settings.kv_uri.partition("://")[2]), lambda: open_kv(settings.kv_uri))
-
-
-def read_dead_letters(settings: Settings) -> list[DeadLetter]:
-    """Return what could not be applied; the server may run meanwhile."""
-    from matyan.engines.open import open_kv  # noqa: PLC0415 - brings the storage library
-    from matyan.store import deadletters  # noqa: PLC0415 - likewise
-
-    kv = open_kv(settings.kv_uri)
-    try:
-        return kv.read(deadletters.read)
-    finally:
-        kv.close()
 
 
 def import_aim(settings: Settings, path: Path, selection: Selection, out: TextIO) -> Report:
@@ -92,7 +79,7 @@ def import_aim(settings: Settings, path: Path, selection: Selection, out: TextIO
 
     repository = AimRepository(path)
     with writing_home(settings.home), contextlib.ExitStack() as stack:
-        kv = open_kv(settings.kv_uri)
+        kv = open_kv(settings.kv_uri, fdb=settings.fdb)
         stack.callback(kv.close)
         blobs = open_blobs(settings.blob_uri, keys=keys_of(settings, "uploads"), s3=settings.s3)
         stack.callback(blobs.close)

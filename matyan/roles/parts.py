@@ -20,6 +20,7 @@ BUILD: Final[Mapping[Part, Callable[[Context], Built]]] = {
     Part.GATEWAY: served.build_gateway,
     Part.FOLLOW: background.build_follow,
     Part.INGEST: background.build_ingest,
+    Part.RELAY: background.build_relay,
     Part.CONTROL: background.build_control,
     Part.SWEEP: background.build_sweep,
     Part.HTTP: served.build_http,

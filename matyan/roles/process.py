@@ -11,8 +11,9 @@ from matyan.observe import logs
 from matyan.roles.context import Context, make_context
 from matyan.roles.parts import builds
 from matyan.roles.runner import run
-from matyan.roles.table import COMPONENTS
+from matyan.roles.table import COMPONENTS, LOCAL
 from matyan.settings import Settings
+from matyan.workers.leases import ProcessLeases
 
 Announce = Callable[[str], None]
 
@@ -26,6 +27,8 @@ def run_role(role: str, settings: Settings, *, announce: Announce) -> None:
     logs.set_up(settings.logging.level, settings.logging.format)
     threads.configure(query_threads=settings.query.threads)
     context = make_context(settings, component=COMPONENTS.get(role, BACKEND))
+    if role == LOCAL and not settings.kv.uri:  # whoever holds the data directory is alone at its store
+        context.leases = ProcessLeases()
     run(builds(role, context), metrics=context.metrics, announce=lambda: announce(_url(context)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from matyan.http.origins import OriginPolicy
 from matyan.roles.context import (
@@ -14,11 +14,15 @@ from matyan.roles.context import (
     require_store,
     run_changes_of,
 )
+from matyan.roles.gauges import sample_backlog
 from matyan.roles.runner import Built
 from matyan.settings import LOOPBACK_HOSTS, Settings
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp
+
+SIGNS_PER_SILENCE: Final = 5
+"""How often a gateway tells of a connection in the time after which a run counts as silent."""
 
 
 def build_ops(context: Context) -> Built:
@@ -84,20 +88,29 @@ def build_gateway(context: Context) -> Built:
     """Make what takes in frames and files."""
     from matyan.blobs import routes as blob_routes  # noqa: PLC0415 - see the module's docstring
     from matyan.ingestion.gateway import Gateway, make_route  # noqa: PLC0415
+    from matyan.roles.spill import open_spill, require_room  # noqa: PLC0415
 
     blob_service_of(context)
+    sample_backlog(context.metrics, backlog_of(context))
+    spilling = open_spill(context)
     gateway = Gateway(
-        producer=context.log.producer(),
+        producer=spilling or context.log.producer(),
         topic=DATA_TOPIC,
         backlog=backlog_of(context),
         metrics=context.metrics,
         clock=context.clock,
+        is_ready=lambda: spilling is None or spilling.is_ready,
+        is_log_away=lambda: spilling is not None and not spilling.is_direct,
+        keep_alive_seconds=context.settings.sweep.silent_seconds / SIGNS_PER_SILENCE,
     )
     context.drains.append(gateway.drain)
     context.routes += blob_routes.ROUTES
     context.root_routes += [*blob_routes.ROOT_ROUTES, make_route(gateway)]
-    require_log(context)
-    return Built()
+    if spilling is None:
+        require_log(context)
+        return Built()
+    require_room(context, spilling)
+    return Built(close=spilling.close)
 
 
 def build_http(context: Context) -> Built:

@@ -19,6 +19,7 @@ class Part(StrEnum):
     GATEWAY = "gateway"
     FOLLOW = "follow"
     INGEST = "ingest"
+    RELAY = "relay"
     CONTROL = "control"
     SWEEP = "sweep"
     HTTP = "http"
@@ -33,6 +34,7 @@ NEEDS: Final[Mapping[Part, tuple[Part, ...]]] = {
     Part.GATEWAY: (Part.LOG, Part.BLOB),
     Part.FOLLOW: (Part.KV, Part.LOG),
     Part.INGEST: (Part.KV, Part.LOG, Part.BLOB),
+    Part.RELAY: (Part.KV, Part.LOG),
     Part.CONTROL: (Part.KV, Part.LOG, Part.BLOB),
     Part.SWEEP: (Part.KV, Part.LOG, Part.BLOB),
     Part.HTTP: (Part.OPS,),
@@ -41,18 +43,18 @@ NEEDS: Final[Mapping[Part, tuple[Part, ...]]] = {
 
 AFTER: Final[Mapping[Part, tuple[Part, ...]]] = {
     Part.GATEWAY: (Part.FOLLOW,),
-    Part.HTTP: (Part.REST, Part.GATEWAY, Part.INGEST, Part.CONTROL, Part.SWEEP),
+    Part.HTTP: (Part.REST, Part.GATEWAY, Part.INGEST, Part.RELAY, Part.CONTROL, Part.SWEEP),
 }
 """Order only, when both are there: the door opens last and closes first."""
 
 LOCAL: Final = "local"
 
 ROLES: Final[Mapping[str, tuple[Part, ...]]] = {
-    LOCAL: (Part.REST, Part.GATEWAY, Part.INGEST, Part.CONTROL, Part.SWEEP, Part.HTTP),
+    LOCAL: (Part.REST, Part.GATEWAY, Part.INGEST, Part.RELAY, Part.CONTROL, Part.SWEEP, Part.HTTP),
     "serve": (Part.REST, Part.HTTP),
     "frontier": (Part.GATEWAY, Part.FOLLOW, Part.HTTP),
     "ingest": (Part.INGEST, Part.HTTP),
-    "control": (Part.CONTROL, Part.SWEEP, Part.HTTP),
+    "control": (Part.RELAY, Part.CONTROL, Part.SWEEP, Part.HTTP),
 }
 """Role -> the parts it asks for. `matyan up` is LOCAL; the others share engines that several machines reach."""
 

@@ -7,7 +7,10 @@ item, and what was accepted of it is encoded anew (`msgpack`). Both are zstd-com
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
@@ -42,6 +45,8 @@ class DecodedFrame(NamedTuple):
     refusals: list[Refusal]
     exact: bool
     """Whether the typed decoder took the frame whole, so that its text can stand for the commands."""
+    refused: Mapping[str, int] = MappingProxyType({})
+    """How many items were refused, by kind: `unreadable`, `out_of_bounds`, `too_many`. Not all of them are listed."""
 
 
 # ---- frames
@@ -75,30 +80,37 @@ def _decode_tolerantly(data: bytes) -> DecodedFrame:
     items = parse_items(data)
     commands: list[Command] = []
     refusals: list[Refusal] = []
-    unlisted = 0
+    refused: Counter[str] = Counter()
     for index, item in enumerate(items[:FRAME_ITEMS_MAX]):
         found = _accept(item)
-        if not isinstance(found, str):
+        if not isinstance(found, _Fault):
             commands.append(found)
-        elif len(refusals) < REFUSALS_MAX:
-            refusals.append(Refusal(index, type_of(item), found, excerpt_of(item)))
-        else:
-            unlisted += 1
-    if unlisted:
+            continue
+        refused[found.kind] += 1
+        if len(refusals) < REFUSALS_MAX:
+            refusals.append(Refusal(index, type_of(item), found.reason, excerpt_of(item)))
+    if unlisted := refused.total() - len(refusals):
         refusals.append(Refusal(len(items), "", f"{unlisted} more items were refused"))
     if len(items) > FRAME_ITEMS_MAX:
+        refused["too_many"] = len(items) - FRAME_ITEMS_MAX
         reason = f"the frame has {len(items)} items, limit {FRAME_ITEMS_MAX}; the rest was not taken"
         refusals.append(Refusal(FRAME_ITEMS_MAX, "", reason))
-    return DecodedFrame(commands, refusals, exact=False)
+    return DecodedFrame(commands, refusals, exact=False, refused=refused)
 
 
-def _accept(item: object) -> Command | str:
+class _Fault(NamedTuple):
+    kind: str
+    reason: str
+
+
+def _accept(item: object) -> Command | _Fault:
     """Return the command that the item is, or why it is none."""
     try:
         command = mend(item)
     except InvalidArgumentError as error:
-        return error.message
-    return find_fault(command) or command
+        return _Fault("unreadable", error.message)
+    reason = find_fault(command)
+    return command if reason is None else _Fault("out_of_bounds", reason)
 
 
 # ---- payloads
@@ -160,7 +172,8 @@ def _decode_json(data: bytes) -> tuple[list[Command], list[tuple[int, str]]]:
         items = parse_items(data)
     except InvalidArgumentError as error:
         raise CorruptedError(f"a log record's payload is no frame: {error}") from error
-    return _sort_out([_accept(item) for item in items])
+    found = [_accept(item) for item in items]
+    return _sort_out([one.reason if isinstance(one, _Fault) else one for one in found])
 
 
 def _decode_msgpack(data: bytes) -> tuple[list[Command], list[tuple[int, str]]]:

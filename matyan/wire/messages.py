@@ -138,6 +138,17 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
     """The first characters of the item."""
 
 
+class Origin(msgspec.Struct, frozen=True, array_like=True):
+    """The place in a log at which something was refused: the name of a dead letter."""
+
+    log_id: str
+    topic: str
+    partition: int
+    offset: int
+    index: int
+    """See `DeadLetter`."""
+
+
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """The value of one log record: what one frame of one run was accepted for."""
 
@@ -155,6 +166,17 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """Identity of the connection or SDK writer."""
     sequence: int = 0
     """Number of this frame at its writer, from 1; 0 when the writer does not count."""
+    retried: Origin | None = None
+    """The dead letter that this record is, appended again; applied only while that letter is there."""
+    gateway: str = ""
+    """Identity of the process that appended it, when it may have appended it twice."""
+    number: int = 0
+    """Number of this record among those of the gateway in its partition, from 1, in the order of appending."""
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether its gateway and number tell if it was applied before. A letter's retry goes by the letter's name."""
+        return bool(self.gateway) and self.number > 0 and self.retried is None
 
 
 class Reply(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from matyan.engines.kv.embedded import open_embedded_kv
+from matyan.roles.background import FREE_PATIENCE_SECONDS
 from matyan.store.keyspace import Subspace
 from matyan.store.scans import scan_all
 from tests.support.rest import Rest, canonical, eventually
@@ -90,6 +91,26 @@ def test_a_killed_server_frees_what_it_had_just_promised_to_delete(tmp_path: Pat
     server.stop()
     assert len(left) <= 0.05 * len(files)
     assert keys_of(server) <= 0.05 * keys
+
+
+def test_the_event_of_a_deletion_frees_its_files_before_any_job_looks(server: MatyanServer, rest: Rest) -> None:
+    before = len(files_of(server))
+    fill(server, "told")
+    processed = events_processed(server)
+    began = time.monotonic()
+
+    rest.send("DELETE", "/runs/told/")
+
+    eventually(lambda: len(files_of(server)), lambda found: found == before)
+    assert time.monotonic() - began < FREE_PATIENCE_SECONDS
+    assert eventually(lambda: events_processed(server), lambda found: found > processed) == processed + 1
+
+
+def events_processed(server: MatyanServer) -> float:
+    """Return how many deletions of runs were brought to their end by their event."""
+    start = 'matyan_control_events_processed_total{event_type="run_deleted"}'
+    lines = httpx.get(f"{server.url}/metrics/", trust_env=False).text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(start))
 
 
 def test_a_hash_trains_again_after_its_tombstone_is_cleared(server: MatyanServer, rest: Rest) -> None:

@@ -125,6 +125,16 @@ def test_upload_is_stored_under_project_run_and_path(app: RunsApp, name: str) ->
     assert stored.content_type == "image/png"
 
 
+def test_uploads_are_counted_by_what_became_of_them(app: RunsApp) -> None:
+    app.client.put(presign(app)["upload_url"], content=b"bytes")
+    app.client.put("/api/v1/uploads/no-token", content=b"bytes")
+
+    shown = app.client.get("/metrics/").text.splitlines()
+    assert 'matyan_uploads_total{outcome="stored"} 1.0' in shown
+    assert 'matyan_uploads_total{outcome="failed"} 1.0' in shown
+    assert "matyan_upload_bytes_total 5.0" in shown
+
+
 @pytest.mark.parametrize("headers", [{}, {"Content-Type": "application/json"}, {"Content-Type": "nonsense"}])
 def test_upload_takes_any_content_type(app: RunsApp, headers: dict[str, str]) -> None:
     url = presign(app)["upload_url"]

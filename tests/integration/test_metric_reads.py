@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from litestar.testing import TestClient
 
-from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.engines.kv.protocol import KvEngine
 from matyan.http.app import make_app
 from matyan.ids import DEFAULT_PROJECT
@@ -25,6 +24,7 @@ from matyan.sequences import routes as sequence_routes
 from matyan.sequences.repository import SequenceRef
 from matyan.sequences.service import MetricReads
 from tests.support import store, treestream
+from tests.support.stores import opened_store
 
 TRAIN: Final = {"subset": "train"}
 ARRAYS: Final = ("values", "iters", "epochs", "timestamps")
@@ -33,9 +33,8 @@ Client = TestClient[Any]
 
 @pytest.fixture
 def kv(tmp_path: Path) -> Iterator[KvEngine]:
-    engine = open_embedded_kv(tmp_path / "kv")
-    yield engine
-    engine.close()
+    with opened_store(tmp_path / "kv") as store:
+        yield store
 
 
 @pytest.fixture

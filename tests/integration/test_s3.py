@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -315,6 +316,19 @@ def test_a_store_that_cannot_be_used_is_a_fault_of_the_settings(
         s3_server.open(bucket, **changes)
 
     assert message in caught.value.message
+
+
+def test_processes_that_start_together_make_the_bucket_once(s3_server: S3Server) -> None:
+    name, together = f"made-{uuid.uuid4().hex[:12]}", threading.Barrier(6)
+
+    def open_one() -> None:
+        together.wait(10)
+        s3_server.open(name).close()
+
+    with ThreadPoolExecutor(6) as pool:
+        opened = [pool.submit(open_one) for _ in range(6)]
+
+    assert [one.exception() for one in opened] == [None] * 6
 
 
 def test_a_store_without_tls_does_not_pass_for_one_with(s3_server: S3Server, bucket: str) -> None:

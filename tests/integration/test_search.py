@@ -13,7 +13,6 @@ from litestar.types import ASGIApp
 
 from matyan import threads
 from matyan.clock import ManualClock
-from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.engines.kv.protocol import KvEngine, KvReader, KvTransaction
 from matyan.http.app import make_app
 from matyan.observe.metrics import Metrics
@@ -24,6 +23,7 @@ from matyan.runs import repository as runs
 from matyan.sequences import routes as sequence_routes
 from matyan.sequences.service import MetricReads
 from tests.support import store, treestream
+from tests.support.stores import opened_store
 
 T = TypeVar("T")
 SYSTEM: Final = {"packages": {"numpy": "1.26.4"}}
@@ -43,9 +43,8 @@ def make_client(kv: KvEngine, **options: Any) -> Client:
 
 @pytest.fixture
 def kv(tmp_path: Path) -> Iterator[KvEngine]:
-    engine = open_embedded_kv(tmp_path / "kv")
-    yield engine
-    engine.close()
+    with opened_store(tmp_path / "kv") as store:
+        yield store
 
 
 @pytest.fixture

@@ -100,13 +100,13 @@ class Broker:
         self._home = home
         self._jars = jars
         self._process: subprocess.Popen[bytes] | None = None
-        self.port, self.sasl_port, self._controller_port = _free_ports(3)
+        self.port, self.sasl_port, self.controller_port = _free_ports(3)
         home.mkdir(parents=True, exist_ok=True)
         (home / "server.properties").write_text(
             _SERVER.format(
                 plain=self.port,
                 sasl=self.sasl_port,
-                controller=self._controller_port,
+                controller=self.controller_port,
                 data=home / "data",
                 user=USER,
                 password=PASSWORD,

@@ -11,6 +11,7 @@ from typing import Final
 from tests.support.kafka import Broker
 from tests.support.s3 import S3Server
 from tests.support.server import MATYAN, MatyanServer
+from tests.support.stores import store_environment
 
 ROLES: Final = ("serve", "frontier", "ingest", "control")
 
@@ -41,6 +42,7 @@ class Installation:
         home.mkdir(parents=True, exist_ok=True)
         self.environment = {
             "MATYAN_KV_URI": f"lmdb://{home / 'kv'}",
+            **store_environment(home),
             "MATYAN_LOG_URI": broker.uri,
             "MATYAN_KAFKA_TOPIC_PREFIX": f"{self.bucket}.",
             "MATYAN_KAFKA_SESSION_SECONDS": "6",

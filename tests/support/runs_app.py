@@ -15,7 +15,6 @@ from matyan.blobs.service import BlobService
 from matyan.blobs.uris import BlobUris
 from matyan.clock import ManualClock
 from matyan.engines.blob.filesystem import FilesystemBlobs, open_filesystem_blobs
-from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.engines.kv.protocol import KvEngine
 from matyan.entities import routes as entity_routes
 from matyan.entities.boards import BoardService
@@ -31,6 +30,7 @@ from matyan.runs.logs import RunLogs
 from matyan.runs.model import EditMark
 from matyan.runs.service import RunService
 from tests.support.kv import RunTwiceKv
+from tests.support.stores import opened_store
 
 SECRET = b"0123456789abcdef"
 ROUTES = (
@@ -62,40 +62,39 @@ class RunsApp(NamedTuple):
 def runs_app(path: Path, *, read_only: bool = False) -> Iterator[RunsApp]:
     """Open engines below `path` and serve them; every transaction runs twice, the first time for nothing."""
     clock = ManualClock()
-    engine = open_embedded_kv(path / "kv")
-    kv = RunTwiceKv(engine)
-    store = open_filesystem_blobs(path / "blobs", keys=[SECRET], clock=clock)
-    uris = BlobUris([SECRET], clock=clock)
-    blobs = BlobService(blobs=store, uris=uris)
-    run_changes = RunChanges(
-        kv=kv,
-        graves=Graves(kv=kv, blobs=store),
-        mark_of=lambda project, run_id: EditMark("log", 7),
-        clock=clock,
-    )
-    deletions = EntityDeletions(kv=kv, run_changes=run_changes)
-    app = make_app(
-        [
-            *project_routes.ROUTES,
-            *run_routes.ROUTES,
-            *entity_routes.ROUTES,
-            *blob_routes.ROUTES,
-            *blob_routes.READ_ROUTES,
-        ],
-        root_routes=blob_routes.ROOT_ROUTES,
-        services={
-            "projects": ProjectService(kv=kv),
-            "runs": RunService(kv=kv, blobs=blobs, clock=clock),
-            "run_changes": run_changes,
-            "run_logs": RunLogs(kv=kv, blobs=store),
-            "experiments": ExperimentService(kv=kv, deletions=deletions, clock=clock),
-            "tags": TagService(kv=kv, deletions=deletions, clock=clock),
-            "boards": BoardService(kv=kv, clock=clock),
-            "blobs": blobs,
-        },
-        read_only=read_only,
-    )
-    with TestClient(app, base_url="http://127.0.0.1:53800") as client:
-        yield RunsApp(client, kv, store, uris, clock)
-    store.close()
-    engine.close()
+    with opened_store(path / "kv") as engine:
+        kv = RunTwiceKv(engine)
+        store = open_filesystem_blobs(path / "blobs", keys=[SECRET], clock=clock)
+        uris = BlobUris([SECRET], clock=clock)
+        blobs = BlobService(blobs=store, uris=uris)
+        run_changes = RunChanges(
+            kv=kv,
+            graves=Graves(kv=kv, blobs=store),
+            mark_of=lambda project, run_id: EditMark("log", 7),
+            clock=clock,
+        )
+        deletions = EntityDeletions(kv=kv, run_changes=run_changes)
+        app = make_app(
+            [
+                *project_routes.ROUTES,
+                *run_routes.ROUTES,
+                *entity_routes.ROUTES,
+                *blob_routes.ROUTES,
+                *blob_routes.READ_ROUTES,
+            ],
+            root_routes=blob_routes.ROOT_ROUTES,
+            services={
+                "projects": ProjectService(kv=kv),
+                "runs": RunService(kv=kv, blobs=blobs, clock=clock),
+                "run_changes": run_changes,
+                "run_logs": RunLogs(kv=kv, blobs=store),
+                "experiments": ExperimentService(kv=kv, deletions=deletions, clock=clock),
+                "tags": TagService(kv=kv, deletions=deletions, clock=clock),
+                "boards": BoardService(kv=kv, clock=clock),
+                "blobs": blobs,
+            },
+            read_only=read_only,
+        )
+        with TestClient(app, base_url="http://127.0.0.1:53800") as client:
+            yield RunsApp(client, kv, store, uris, clock)
+        store.close()

@@ -14,7 +14,6 @@ from matyan.blobs.service import BlobService
 from matyan.blobs.uris import BlobUris
 from matyan.clock import ManualClock
 from matyan.engines.blob.filesystem import FilesystemBlobs, open_filesystem_blobs
-from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.engines.kv.protocol import KvEngine
 from matyan.http.app import make_app
 from matyan.query import object_routes as search_routes
@@ -26,6 +25,7 @@ from matyan.sequences import object_routes, routes
 from matyan.sequences.objects import ObjectReader, ObjectReads
 from matyan.sequences.service import MetricReads
 from tests.support.kv import RunTwiceKv
+from tests.support.stores import opened_store
 
 SECRET = b"0123456789abcdef"
 
@@ -45,30 +45,29 @@ class SearchApp(NamedTuple):
 def search_app(path: Path) -> Iterator[SearchApp]:
     """Open engines below `path` and serve them; every transaction runs twice, the first time for nothing."""
     clock = ManualClock()
-    engine = open_embedded_kv(path / "kv")
-    kv = RunTwiceKv(engine)
-    store = open_filesystem_blobs(path / "blobs", keys=[SECRET], clock=clock)
-    uris = BlobUris([SECRET], clock=clock)
-    blobs = BlobService(blobs=store, uris=uris)
-    reader = ObjectReader(kv=kv, engine=store, blobs=blobs)
-    searches = ObjectSearchService(reader=reader, kv=kv, clock=clock)
-    app = make_app(
-        [
-            *query_routes.ROUTES,
-            *search_routes.ROUTES,
-            *routes.ROUTES,
-            *object_routes.ROUTES,
-            *blob_routes.READ_ROUTES,
-        ],
-        services={
-            "search": SearchService(kv=kv, clock=clock),
-            "object_search": searches,
-            "metric_reads": MetricReads(kv=kv, numbers_of=runs.get_numbers),
-            "object_reads": ObjectReads(kv=kv, reader=reader, numbers_of=runs.get_numbers),
-            "blobs": blobs,
-        },
-    )
-    with TestClient(app, base_url="http://127.0.0.1:53800") as client:
-        yield SearchApp(client, kv, store, uris, clock, searches)
-    store.close()
-    engine.close()
+    with opened_store(path / "kv") as engine:
+        kv = RunTwiceKv(engine)
+        store = open_filesystem_blobs(path / "blobs", keys=[SECRET], clock=clock)
+        uris = BlobUris([SECRET], clock=clock)
+        blobs = BlobService(blobs=store, uris=uris)
+        reader = ObjectReader(kv=kv, engine=store, blobs=blobs)
+        searches = ObjectSearchService(reader=reader, kv=kv, clock=clock)
+        app = make_app(
+            [
+                *query_routes.ROUTES,
+                *search_routes.ROUTES,
+                *routes.ROUTES,
+                *object_routes.ROUTES,
+                *blob_routes.READ_ROUTES,
+            ],
+            services={
+                "search": SearchService(kv=kv, clock=clock),
+                "object_search": searches,
+                "metric_reads": MetricReads(kv=kv, numbers_of=runs.get_numbers),
+                "object_reads": ObjectReads(kv=kv, reader=reader, numbers_of=runs.get_numbers),
+                "blobs": blobs,
+            },
+        )
+        with TestClient(app, base_url="http://127.0.0.1:53800") as client:
+            yield SearchApp(client, kv, store, uris, clock, searches)
+        store.close()

@@ -16,6 +16,8 @@ from typing import Final, Self
 
 import httpx
 
+from tests.support.stores import store_environment
+
 MATYAN: Final = Path(sys.executable).with_name("matyan")
 START_SECONDS_MAX: Final = 30.0
 STOP_SECONDS_MAX: Final = 20.0
@@ -65,7 +67,7 @@ class MatyanServer:
         self.home = home
         self.port = port or free_port()
         self.log_path = home.with_name(f"{home.name}.log")
-        self._environment = dict(environment or {})
+        self._environment = store_environment(home) | dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -160,9 +162,9 @@ class MatyanServer:
 
 
 @contextmanager
-def started(home: Path) -> Iterator[MatyanServer]:
+def started(home: Path, *, environment: Mapping[str, str] | None = None) -> Iterator[MatyanServer]:
     """Yield a running server with its data in `home`; its log is printed when the block fails."""
-    server = MatyanServer(home)
+    server = MatyanServer(home, environment=environment)
     try:
         yield server.start()
     except BaseException:

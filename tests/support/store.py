@@ -10,7 +10,7 @@ import numpy as np
 from matyan.catalog import repository as catalog
 from matyan.catalog.model import Experiment, Tag
 from matyan.engines.kv.protocol import KvEngine, KvTransaction
-from matyan.ids import DEFAULT_PROJECT, Project, RunNumber
+from matyan.ids import DEFAULT_PROJECT, Project, RunId, RunNumber
 from matyan.runs import repository as runs
 from matyan.runs.model import SYSTEM_PARAMS, RunDocument
 from matyan.sequences import items, repository
@@ -83,6 +83,9 @@ def make_run(
     )
 
     def store(tx: KvTransaction) -> RunNumber:
+        known = runs.get_number(tx, project, RunId(run_id))
+        if known is not None:  # the answer of the commit was lost
+            return known
         number = runs.create(tx, project, document)
         if system is not None:
             runs.put_system_params(tx, project, number, encode_tree(system))

@@ -10,8 +10,6 @@ import pytest
 from matyan.errors import ConfigurationError
 from matyan.settings import SECTIONS, Secret, Settings, as_toml, describe, differences, items, load
 
-CONFIG = Path(__file__).resolve().parents[2] / "config"
-
 
 def write(tmp_path: Path, text: str) -> Path:
     file = tmp_path / "settings.toml"
@@ -92,13 +90,6 @@ def test_differences_are_what_is_not_default() -> None:
     settings = load(environ={}, flags={"query.threads": 8, "http.host": "127.0.0.1"})
 
     assert differences(settings) == {"query.threads": 8}
-
-
-def test_the_settings_file_of_the_defaults_is_the_one_in_config() -> None:
-    text = (CONFIG / "local.toml").read_text()
-
-    assert text == as_toml(Settings())
-    assert load(file=CONFIG / "local.toml", environ={}) == Settings()
 
 
 def test_a_written_settings_file_reads_back(tmp_path: Path) -> None:

@@ -25,6 +25,30 @@ def test_a_full_pool_refuses_at_once() -> None:
     assert pool.close(timeout_seconds=5)
 
 
+def test_a_pool_tells_how_busy_it_is() -> None:
+    pool, release = Pool("test", threads=1), threading.Event()
+    calls = [pool.submit(release.wait) for _ in range(3)]
+
+    busy = pool.load()
+    release.set()
+    for call in calls:
+        call.result(5)
+
+    assert busy == (1, 3)
+    assert pool.close(timeout_seconds=5)
+    assert pool.load() == (1, 0)
+
+
+def test_pools_that_nobody_used_are_not_told() -> None:
+    threads.close()
+
+    before = threads.loads()
+    threads.query_pool()
+
+    assert before == {}
+    assert threads.loads() == {"query": (threads.QUERY_THREADS, 0)}
+
+
 def test_a_full_pool_takes_the_next_part_of_a_call_it_let_in() -> None:
     pool, release = Pool("test", threads=1, waiting_max=0), threading.Event()
     first = pool.submit(release.wait)
