@@ -211,7 +211,7 @@ def _listens(port: int) -> bool:
 def _free_ports(number: int) -> list[int]:
     """Return ports below the ephemeral ones, which no client's socket takes while the broker is down."""
     found: list[int] = []
-    candidate = 20_000 + os.getpid() % 10_000
+    candidate = 20_000 + os.getpid() * 8 % 10_000
     while len(found) < number:
         with closing(socket.socket()) as probe:
             if probe.connect_ex(("127.0.0.1", candidate)) != 0:

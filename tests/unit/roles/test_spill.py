@@ -75,7 +75,7 @@ def test_without_a_place_there_is_none_and_a_place_that_was_named_is_needed(
 
     assert open_spill(context_of(far, tmp_path / "file")) is None
     assert "no place for a spill" in caplog.text
-    with pytest.raises(UnavailableError, match="the spill fails under .*check that disk"):
+    with pytest.raises(UnavailableError, match=r"the spill fails under .*check that disk"):
         open_spill(context_of(far, tmp_path / "home", spill_path=str(tmp_path / "file" / "spill")))
 
 
