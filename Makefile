@@ -3,6 +3,7 @@
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
 	if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$name; break; fi; done)
 VENV ?= .venv
+WORKERS ?= auto
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGE := pyproject.toml
@@ -24,7 +25,7 @@ demo: $(VENV)/.installed ## log a small training into a running tracker
 	@$(BIN)/matyan demo $(ARGS)
 
 test: $(VENV)/.installed-dev ## install everything and run every test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: $(VENV)/.installed-dev ## format, lint, types, import layers, docs
 	$(BIN)/ruff format --check .
