@@ -13,16 +13,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from tests.bench import machine
+from tests.bench.pipeline import apart
 from tests.bench.visibility import Delays, measure_delays, seconds_until_visible
+from tests.bench.writer_process import ROOT, WriterProcess
 from tests.support.server import MatyanServer, matyan
 
-ROOT: Final = Path(__file__).parents[2]
 CLIENT_STEPS: Final = 5_000
 ONE_RUN_STEPS: Final = 5_000
 """One long run: what Aim does best."""
@@ -51,49 +52,20 @@ class AimFigures:
     bytes_per_point: float
 
 
-class WriterProcess:
-    """The raw writers of `tests.bench.writers`, encoded and connected, waiting for the word."""
-
-    def __init__(self, port: int, prefix: str, connections: int, frames: int, points_per_second: float = 0) -> None:
-        arguments = map(str, (port, prefix, connections, frames, points_per_second))
-        command = [sys.executable, "-m", "tests.bench.writers", *arguments]
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        self.runs = [f"{prefix}-{number}" for number in range(connections)]
-        self.frames = frames
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline().strip() == "ready"
-
-    def begin(self) -> None:
-        """Let them write."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-
-    def is_busy(self) -> bool:
-        """Tell whether they still write."""
-        return self._process.poll() is None
-
-    def wait(self) -> dict[str, Any]:
-        """Wait for the last reply and return the report: points, seconds."""
-        assert self._process.stdout is not None
-        report: dict[str, Any] = json.loads(self._process.stdout.readline())
-        self._process.wait()
-        return report
-
-
 def main() -> None:
     """Measure everything and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="where the data goes; its disk is part of the figures")
     parser.add_argument("--frames", type=int, default=500, help="frames of 100 points on each of 20 connections")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long visibility is watched under load")
+    parser.add_argument("--part", choices=["all", "one", "kafka"], default="all", help="one process, or roles on Kafka")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="matyan-bench-") as name:
         folder = Path(name)
         print(f"{machine.description()}; fsync {machine.fsync_seconds(folder) * 1e3:.2f} ms\n", flush=True)
         aim = measure_aim(folder)
-        print_table(measure_matyan(folder, options.frames, options.seconds, aim))
+        rows = measure_matyan(folder, options.frames, options.seconds, aim) if options.part != "kafka" else []
+        print_table([*rows, *(measure_pipeline(folder, options.frames, aim) if options.part != "one" else [])])
 
 
 def measure_matyan(folder: Path, frames: int, seconds: float, aim: AimFigures | None) -> list[Row]:
@@ -110,19 +82,38 @@ def measure_matyan(folder: Path, frames: int, seconds: float, aim: AimFigures | 
     return rows
 
 
+def measure_pipeline(folder: Path, frames: int, aim: AimFigures | None) -> list[Row]:
+    """Measure the roles apart, one process of each, on Kafka and S3."""
+    with apart(folder / "apart") as roles:
+        if roles is None:
+            return []
+        rates = ingest_rates(roles["frontier"].port, roles["serve"].url, 20, frames)
+    peer = None if aim is None else aim.points_per_second
+    return [
+        rate_row(f"through Kafka (1 frontier, 1 worker), 20 connections, {what}", rate, peer)
+        for what, rate in rates.items()
+    ]
+
+
 def ingest_rows(server: MatyanServer, connections: int, frames: int, aim: AimFigures | None) -> list[Row]:
-    """Measure points per second until everything is acknowledged, and until everything is visible."""
-    writers = WriterProcess(server.port, f"ingest-{connections}", connections, frames)
+    """Measure the ingestion of one process."""
+    peer = None if aim is None else aim.points_per_second
+    name = f"{connections} connection{'s' if connections > 1 else ''}"
+    rates = ingest_rates(server.port, server.url, connections, frames)
+    return [rate_row(f"ingest, {name}, {what}", rate, peer) for what, rate in rates.items()]
+
+
+def ingest_rates(port: int, api: str, connections: int, frames: int) -> Mapping[str, float]:
+    """Return points per second until everything is acknowledged, and until everything is visible."""
+    writers = WriterProcess(port, f"ingest-{connections}", connections, frames)
     begin = time.perf_counter()
     writers.begin()
     report = writers.wait()
-    visible = seconds_until_visible(server.url, writers.runs, writers.frames, begin)
-    peer = None if aim is None else aim.points_per_second
-    name = f"{connections} connection{'s' if connections > 1 else ''}"
-    return [
-        rate_row(f"ingest, {name}, acknowledged (durable)", report["points"] / report["seconds"], peer),
-        rate_row(f"ingest, {name}, until visible", report["points"] / visible, peer),
-    ]
+    visible = seconds_until_visible(api, writers.runs, writers.frames, begin)
+    return {
+        "acknowledged (durable)": report["points"] / report["seconds"],
+        "until visible": report["points"] / visible,
+    }
 
 
 def study_row(server: MatyanServer, aim: AimFigures | None) -> Row:

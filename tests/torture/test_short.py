@@ -1,0 +1,59 @@
+"""The short form of the fault suite: `make torture` runs longer, with more writers and any seed."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support import kafka
+from tests.torture.runner import Plan, Report, describe, keep_evidence, schedule_of, torture
+
+pytest.importorskip("matyan_client", reason="matyan-client is not installed")
+
+EMBEDDED: Final = Plan(seed=20261121, seconds=20.0, deployment="embedded", writers=4, clients=3, life_seconds=8.0)
+APART: Final = Plan(seed=20261121, seconds=45.0, deployment="apart", writers=6, clients=4, life_seconds=12.0)
+
+
+def tortured(plan: Plan, folder: Path) -> Report:
+    report = torture(plan, folder)
+    print(describe(report))
+    if not report.is_good:
+        print(f"logs and journals are in {keep_evidence(folder, plan.seed)}")
+    return report
+
+
+@pytest.mark.slow
+def test_one_process_keeps_what_it_acknowledged_exactly_once(tmp_path: Path) -> None:
+    report = tortured(EMBEDDED, tmp_path)
+
+    assert report.is_good, describe(report)
+    assert report.tally.acknowledged > 100
+    assert report.tally.items > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.kafka
+@pytest.mark.s3
+def test_roles_apart_keep_what_they_acknowledged_exactly_once(tmp_path: Path) -> None:
+    try:
+        kafka.jars()
+    except LookupError as error:
+        pytest.skip(f"needs a Kafka broker: {error}")
+
+    report = tortured(APART, tmp_path)
+
+    assert report.is_good, describe(report)
+    assert report.tally.acknowledged > 300
+    assert report.tally.items > 3000
+
+
+def test_a_seed_says_what_happens() -> None:
+    first, second = (schedule_of(APART) for _ in range(2))
+
+    other = schedule_of(dataclasses.replace(APART, seed=APART.seed + 1))
+    assert first == second != other
+    assert all(fault.at + fault.seconds <= APART.seconds for fault in first)
+    assert len(first) > 10
