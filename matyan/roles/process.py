@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from matyan import threads
 from matyan.errors import ConfigurationError
@@ -17,9 +18,14 @@ from matyan.workers.leases import ProcessLeases
 
 Announce = Callable[[str], None]
 
+PATIENCE_SECONDS: Final = 30.0
+"""How long a role apart waits at its start for engines that others run: all may start together, in any order."""
 
-def run_role(role: str, settings: Settings, *, announce: Announce) -> None:
+
+def run_role(role: str, settings: Settings, *, announce: Announce, patience_seconds: float = 0.0) -> None:
     """Run the parts of a role until a signal or a failure; `announce` gets the URL when everything answers.
+
+    `patience_seconds` is how long an engine that is not there yet is waited for.
 
     Raises:
         ConfigurationError: a port is in use, or an engine cannot be opened. And the error of a part that failed.
@@ -29,17 +35,23 @@ def run_role(role: str, settings: Settings, *, announce: Announce) -> None:
     context = make_context(settings, component=COMPONENTS.get(role, BACKEND))
     if role == LOCAL and not settings.kv.uri:  # whoever holds the data directory is alone at its store
         context.leases = ProcessLeases()
-    run(builds(role, context), metrics=context.metrics, announce=lambda: announce(_url(context)))
+    run(
+        builds(role, context),
+        metrics=context.metrics,
+        announce=lambda: announce(_url(context)),
+        patience_seconds=patience_seconds,
+    )
 
 
 def run_apart(role: str, settings: Settings, *, announce: Announce) -> None:
     """Run a role beside others in processes of their own, on engines that all of them reach.
 
     Raises:
-        ConfigurationError: the settings name no such engines or no secrets; every fault is told. And what `run_role` does.
+        ConfigurationError: the settings name no such engines or no secrets; every fault is told.
+        And what `run_role` raises.
     """
     check_shared(settings)
-    run_role(role, settings, announce=announce)
+    run_role(role, settings, announce=announce, patience_seconds=PATIENCE_SECONDS)
 
 
 def check_shared(settings: Settings) -> None:

@@ -8,10 +8,12 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from matyan import threads
+from matyan.errors import UnavailableError
 from matyan.observe.metrics import Metrics
 from matyan.workers.lifecycle import Service, State
 
@@ -20,8 +22,7 @@ logger = logging.getLogger(__name__)
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 POOLS_SECONDS_MAX: Final = 5.0
 """How long calls that still run in threads are waited for."""
-
-
+AGAIN_SECONDS: Final = 0.5
 SWITCH_SECONDS: Final = 0.0005
 """How long a thread may keep the interpreter from others. At Python's default of 5 ms a thread that works beside a busy
 worker waits that long after every call into LMDB (ADR 0003) and every wake-up of the event loop."""
@@ -37,22 +38,32 @@ class Built(NamedTuple):
 Build = Callable[[], Built]
 
 
-def run(builds: Sequence[Build], *, metrics: Metrics, announce: Callable[[], None] = lambda: None) -> None:
+def run(
+    builds: Sequence[Build],
+    *,
+    metrics: Metrics,
+    announce: Callable[[], None] = lambda: None,
+    patience_seconds: float = 0.0,
+) -> None:
     """Build and start every part in order, run until a signal or a failure, stop in reverse.
+
+    While an engine is not there, building is tried again for `patience_seconds`: processes that start together need
+    not start in order. A build function that raises has changed nothing.
 
     Raises:
         What building or starting a part raised, or the error of the first service that failed.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_Process(metrics).run(builds, announce))
+        runner.run(_Process(metrics, patience_seconds).run(builds, announce))
 
 
 class _Process:
     """The parts that are up."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, patience_seconds: float) -> None:
         self._metrics = metrics
+        self._patience_seconds = patience_seconds
         self._services: list[Service] = []
         self._closes: list[Callable[[], None]] = []
 
@@ -60,11 +71,28 @@ class _Process:
         with _stop_signals() as stop:
             try:
                 for build in builds:
-                    await self._start(build())
+                    built = await self._build(build, stop)
+                    if built is None:
+                        return
+                    await self._start(built)
                 announce()
                 await self._watch(stop)
             finally:
                 await self._stop()
+
+    async def _build(self, build: Build, stop: asyncio.Event) -> Built | None:
+        """Build a part, again while what it needs is not there; return None when told to stop meanwhile."""
+        deadline = time.monotonic() + self._patience_seconds
+        while not stop.is_set():
+            try:
+                return build()
+            except UnavailableError as error:
+                if time.monotonic() >= deadline:
+                    raise
+                logger.warning("an engine is not there yet", extra={"reason": error.message})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), AGAIN_SECONDS)
+        return None
 
     async def _start(self, built: Built) -> None:
         if built.close is not None:

@@ -6,6 +6,7 @@ repeat, a crash and a second worker are one case: the handler says where to go o
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from matyan.engines.log.protocol import LogConsumer, LogRecord, TopicPartition
-from matyan.errors import OffsetMovedError, UnavailableError
+from matyan.errors import CorruptedError, OffsetMovedError, UnavailableError
 from matyan.limits import SLICE_BYTES_MAX
 from matyan.observe.metrics import Metrics
 from matyan.workers.backoff import growing_pauses
@@ -115,7 +116,9 @@ class ConsumerService(ThreadService):
         except UnavailableError as error:
             logger.warning("slice comes again", extra={"partition": partition.partition, "reason": error.message})
             self._metrics.worker_retries.labels(self.name, "unavailable").inc()
-            consumer.seek(partition, records[0].offset)
+            # What the log no longer holds was applied by another worker meanwhile; the handler will find that out.
+            with contextlib.suppress(CorruptedError):
+                consumer.seek(partition, records[0].offset)
             return False
         self._observe(partition, records, outcome)
         consumer.report(partition, records[-1].offset + 1)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from matyan.errors import ConfigurationError
+from matyan.errors import ConfigurationError, UnavailableError
 from matyan.observe.metrics import Metrics
 from matyan.roles.runner import Built, run
 from matyan.workers.lifecycle import ThreadService
@@ -107,3 +107,36 @@ def test_the_state_of_services_is_a_metric() -> None:
 
     assert 'matyan_service_running{service="worker"} 1.0' in seen[0]
     assert 'matyan_service_running{service="worker"} 0.0' in metrics.exposition().decode()
+
+
+def test_an_engine_that_comes_late_is_waited_for_and_started_once() -> None:
+    found, asked = Recorder(), iter((UnavailableError("no broker answers"), UnavailableError("still none"), None))
+
+    def late() -> Built:
+        if (error := next(asked)) is not None:
+            raise error
+        return found.engine("log")()
+
+    run([late], metrics=Metrics(), announce=terminate, patience_seconds=30)
+
+    assert found.events == ["open log", "close log"]
+
+
+def test_an_engine_that_does_not_come_in_time_ends_the_start() -> None:
+    def never() -> Built:
+        raise UnavailableError("no broker answers")
+
+    with pytest.raises(UnavailableError, match="no broker answers"):
+        run([never], metrics=Metrics(), patience_seconds=0.1)
+
+
+def test_a_signal_ends_the_wait_for_an_engine() -> None:
+    found = Recorder()
+
+    def never() -> Built:
+        terminate()
+        raise UnavailableError("no broker answers")
+
+    run([found.engine("kv"), never], metrics=Metrics(), patience_seconds=60)
+
+    assert found.events == ["open kv", "close kv"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -92,13 +91,28 @@ def test_a_cluster_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         exec(OPEN.format(tmp_path / "no.cluster"))
 
 
-def test_no_two_calls_have_the_same_mark_and_a_thread_keeps_its_key() -> None:
+def test_no_two_calls_have_the_same_mark_and_keys_are_used_again() -> None:
     marks, others = CommitMarks(b"p/"), CommitMarks(b"p/")
-    made = [marks.make(), marks.make(), others.make()]
-    with ThreadPoolExecutor(1) as pool:
-        made.append(pool.submit(marks.make).result())
+    with marks.lend() as first, marks.lend() as meanwhile, others.lend() as elsewhere:
+        pass
+    with marks.lend() as later:
+        pass
 
-    assert len(set(made)) == 4
-    assert made[0].key == made[1].key
-    assert len({mark.key for mark in made}) == 3
-    assert all(mark.key.startswith(b"p/\xff/matyan/commits/") for mark in made)
+    assert len({first, meanwhile, elsewhere, later}) == 4
+    assert len({first.key, meanwhile.key, elsewhere.key}) == 3
+    assert later.key in {first.key, meanwhile.key}
+    assert first.key.startswith(b"p/\xff/matyan/commits/")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_used_again"),
+    [(TooLargeError("x"), True), (KeyError("x"), True), (UnavailableError("x"), False), (KeyboardInterrupt(), False)],
+)
+def test_the_key_of_a_call_that_ended_in_doubt_is_not_used_again(error: BaseException, is_used_again: bool) -> None:
+    marks = CommitMarks(b"p/")
+    with pytest.raises(type(error)), marks.lend() as first:
+        raise error
+    with marks.lend() as later:
+        pass
+
+    assert (later.key == first.key) is is_used_again
