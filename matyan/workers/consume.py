@@ -6,7 +6,6 @@ repeat, a crash and a second worker are one case: the handler says where to go o
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -116,9 +115,7 @@ class ConsumerService(ThreadService):
         except UnavailableError as error:
             logger.warning("slice comes again", extra={"partition": partition.partition, "reason": error.message})
             self._metrics.worker_retries.labels(self.name, "unavailable").inc()
-            # What the log no longer holds was applied by another worker meanwhile; the handler will find that out.
-            with contextlib.suppress(CorruptedError):
-                consumer.seek(partition, records[0].offset)
+            _seek_back(consumer, partition, records)
             return False
         self._observe(partition, records, outcome)
         consumer.report(partition, records[-1].offset + 1)
@@ -138,3 +135,17 @@ class ConsumerService(ThreadService):
         self._lagging = assigned
         for partition in assigned:
             gauge.labels(partition.topic, str(partition.partition)).set(consumer.lag(partition))
+
+
+def _seek_back(consumer: LogConsumer, partition: TopicPartition, records: Sequence[LogRecord]) -> None:
+    """Have the records polled again, but for those that the log no longer holds.
+
+    They were applied, by this worker in a part of the slice or by another, and trimmed since. Where all of them were,
+    the consumer stands behind them already.
+    """
+    for record in records:
+        try:
+            consumer.seek(partition, record.offset)
+        except CorruptedError:
+            continue
+        return

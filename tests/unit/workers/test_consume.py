@@ -238,3 +238,24 @@ def test_a_service_that_is_told_to_stop_stops_soon(log: LogEngine) -> None:
 
     assert service.state is State.STOPPED
     assert time.monotonic() - began < 1.0
+
+
+def test_a_slice_applied_in_part_and_trimmed_goes_on_with_what_the_log_still_holds(tmp_path: Path) -> None:
+    log = open_embedded_log(tmp_path / "trimmed", partitions=1, segment_bytes=256)
+    values = [bytes([number]) * 100 for number in range(8)]
+    for value in values:  # one by one, so that they lie in several segments
+        append(log, value)
+    worker = Worker()
+    outages = iter([True])
+
+    def handle(partition: TopicPartition, records: Sequence[LogRecord]) -> int:
+        if next(outages, False):
+            worker(partition, records[: len(records) // 2])
+            assert log.trim(ONLY, worker.offset) > 0
+            raise UnavailableError("an engine went away in the middle")
+        return worker(partition, [record for record in records if record.offset >= worker.offset])
+
+    run_until(make_service(log, handle), lambda: len(worker.applied) == len(values))
+    log.close()
+
+    assert worker.applied == values
