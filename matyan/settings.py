@@ -257,16 +257,18 @@ class SweepSettings(_Section, frozen=True):
         float,
         Meta(
             ge=0.0,
-            description="how old a file is that belongs to no run before it is deleted: longer than any client, or any "
-            "gateway cut off from the log, may keep what it has to say of the file",
+            description="how old a file is that belongs to no run before it is deleted, counted anew after an outage "
+            "of log, store or workers: longer than any client, or any gateway cut off from the log, may keep what it "
+            "has to say of the file",
         ),
-    ] = 24.0
+    ] = 168.0
     tombstone_hours: Annotated[
         float,
         Meta(
             ge=3.0,
-            description="how long a deleted run is remembered after its deletion and after the last record that a "
-            "client sent for it; who is silent for longer and then goes on makes a new run",
+            description="how long a deleted run is remembered after its deletion, after the last record that a client "
+            "sent for it, and after an outage of log, store or workers; who is silent for longer and then goes on "
+            "makes a new run",
         ),
     ] = 168.0
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matyan.engines.kv.protocol import KvEngine
     from matyan.maintenance.letters import Content
     from matyan.maintenance.space import Space
-    from matyan.settings import Settings
+    from matyan.settings import Settings, SweepSettings
     from matyan.store.deadletters import DeadLetter
 
 Command = Callable[["Settings", argparse.Namespace], int]
@@ -58,11 +58,20 @@ def _add_sweep(sweep: argparse.ArgumentParser) -> None:
     sweep.add_argument(
         "--now",
         action="store_true",
-        help="take every file without a run for lost, however young: only while no client uploads",
+        help="take every file without a run for lost, however young: only while no client uploads, and no client "
+        "and no frontier has anything left to send",
     )
-    sweep.add_argument("--orphan-hours", type=float, metavar="H", help="instead of the setting sweep.orphan_hours")
     sweep.add_argument(
-        "--tombstone-hours", type=float, metavar="H", help="instead of the setting sweep.tombstone_hours"
+        "--orphan-hours",
+        type=float,
+        metavar="H",
+        help="instead of the setting sweep.orphan_hours, also right after an outage",
+    )
+    sweep.add_argument(
+        "--tombstone-hours",
+        type=float,
+        metavar="H",
+        help="instead of the setting sweep.tombstone_hours, also right after an outage; at least 3 hours",
     )
     sweep.add_argument(
         "--silent-seconds",
@@ -240,22 +249,34 @@ def _amounts(space: Space) -> Iterable[str]:
 
 def _sweep(settings: Settings, options: argparse.Namespace) -> int:
     from matyan.maintenance.deletion import LATE_SECONDS  # noqa: PLC0415 - see the module's docstring
-    from matyan.roles.upkeep import Limits, opened, sweep_once  # noqa: PLC0415
+    from matyan.roles.upkeep import Age, Limits, opened, sweep_once  # noqa: PLC0415
 
-    orphan_hours = 0.0 if options.now else settings.sweep.orphan_hours
-    chosen = {"orphans": options.orphan_hours, "tombstones": options.tombstone_hours}
-    hours = {"orphans": orphan_hours, "tombstones": settings.sweep.tombstone_hours}
-    hours |= {name: value for name, value in chosen.items() if value is not None}
+    chosen = {"orphan_hours": 0.0} if options.now else {}
+    given = {"orphan_hours": options.orphan_hours, "tombstone_hours": options.tombstone_hours}
+    chosen |= {name: value for name, value in given.items() if value is not None}
+    hours = _changed(settings.sweep, chosen)
     limits = Limits(
-        orphans=hours["orphans"] * _HOUR_SECONDS,
+        orphans=Age(hours.orphan_hours * _HOUR_SECONDS, is_chosen="orphan_hours" in chosen),
         dead_files=0.0 if options.now else LATE_SECONDS,
-        tombstones=hours["tombstones"] * _HOUR_SECONDS,
+        tombstones=Age(hours.tombstone_hours * _HOUR_SECONDS, is_chosen="tombstone_hours" in chosen),
         silence=options.silent_seconds,
     )
     with opened(settings, with_log=True) as context:
         for what, number in sweep_once(context, limits):
             _say(f"{number:>12,}  {what}")
     return 0
+
+
+def _changed(sweep: SweepSettings, chosen: dict[str, float]) -> SweepSettings:
+    """Return the settings with what was chosen for once, within the same bounds."""
+    import msgspec  # noqa: PLC0415 - see the module's docstring
+
+    from matyan.errors import ConfigurationError  # noqa: PLC0415
+
+    try:
+        return msgspec.convert(msgspec.structs.asdict(sweep) | chosen, type(sweep))
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"sweep: {error}") from error
 
 
 # ---- text

@@ -30,7 +30,8 @@ LATE_SECONDS: Final = 2 * PRESIGNED_SECONDS
 """How long after a deletion its files are looked for again: an upload begins before its address expires, ends later."""
 RETRY_SECONDS: Final = 60.0
 """A deletion that an engine did not let happen comes again after this, and does not hold up the others."""
-_ROWS_PER_TRANSACTION: Final = 500
+_ROWS_PER_TRANSACTION: Final = 100
+"""Of up to 100 kB each, and all of it is read."""
 _DELETIONS_PER_READ: Final = 100
 
 

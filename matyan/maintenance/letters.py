@@ -7,7 +7,7 @@ which something could not be read.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -15,7 +15,7 @@ import msgspec
 
 from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.kv.protocol import KvEngine, KvTransaction
-from matyan.engines.log.protocol import LogEngine, LogEntry, LogProducer, TopicPartition
+from matyan.engines.log.protocol import REFUSALS, LogEngine, LogEntry, LogProducer, TopicPartition
 from matyan.errors import InvalidArgumentError, MatyanError, UnavailableError
 from matyan.ids import Project, RunId, log_key
 from matyan.observe.metrics import Metrics
@@ -39,6 +39,18 @@ _ENVELOPE_VERSION: Final = 1
 _WHOLE_RECORD: Final = -1
 
 
+class Claims(NamedTuple):
+    """Whom letters are about: what they hold may be stored one day."""
+
+    run_ids: Collection[RunId]
+    is_anybody: bool
+    """Whether a letter names no run, so that it may be about any."""
+
+    def has(self, run_id: RunId) -> bool:
+        """Return whether a letter may be about a run."""
+        return self.is_anybody or run_id in self.run_ids
+
+
 class Content(NamedTuple):
     """What a letter holds, as far as this release can read it."""
 
@@ -55,6 +67,12 @@ def read_all(kv: KvEngine) -> Iterator[DeadLetter]:
     while page := kv.read(partial(deadletters.read_page, after=after, rows_max=_PAGE_ROWS)):
         yield from page
         after = page[-1].origin
+
+
+def read_claims(kv: KvEngine) -> Claims:
+    """Return whom the letters there are, asked to be tried again or not, are about."""
+    run_ids = {RunId(letter.run_id) for letter in read_all(kv)}
+    return Claims(run_ids, is_anybody=RunId("") in run_ids)
 
 
 def count(kv: KvEngine) -> int:
@@ -142,17 +160,25 @@ class LetterRetries:
 
     def _send(self, asked: Asked) -> bool:
         try:
-            record = self._record(asked)
-        except InvalidArgumentError as error:
+            self._append(self._record(asked))
+        except REFUSALS as error:
             self._kv.write(partial(deadletters.note_fault, origin=asked.origin, fault=error.message))
             return False
+        self._kv.write(partial(deadletters.note_sent, origin=asked.origin))
+        return True
+
+    def _append(self, record: LogEntry) -> None:
+        """Return when the log has it.
+
+        Raises:
+            TooLargeError, InvalidArgumentError: the log refuses it for good.
+            UnavailableError: the log cannot take it now.
+        """
         future = self._producer.append_many(self._topic, [record])
         try:
             future.result(APPEND_SECONDS_MAX)
         except TimeoutError as error:
             raise UnavailableError(f"the log did not take a record within {APPEND_SECONDS_MAX:g} s") from error
-        self._kv.write(partial(deadletters.note_sent, origin=asked.origin))
-        return True
 
     def _record(self, asked: Asked) -> LogEntry:
         """Return the record that a letter becomes.

@@ -1,6 +1,7 @@
 """Blobs that nothing refers to are deleted: a job that looks at a part of the bucket each time and goes on from there.
 
 What is looked for: files of runs that are deleted, or were never heard of, and contents of dead letters that are gone.
+Nobody has heard of a run when no record made it and no dead letter could.
 Files of a run that is stored are left alone, whether or not the run names them: see ADR 0019.
 """
 
@@ -21,6 +22,7 @@ from matyan.engines.kv.protocol import KvEngine, KvReader
 from matyan.errors import UnavailableError
 from matyan.ids import Project, RunId
 from matyan.maintenance.deletion import LATE_SECONDS
+from matyan.maintenance.letters import read_claims
 from matyan.runs import repository as runs
 from matyan.runs import tombstones
 from matyan.runs.graves import Graves
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 REST_SECONDS: Final = 3600.0
 """Between two passes: listing a bucket costs money where somebody else keeps it."""
+LETTER_SECONDS_MIN: Final = 3600.0
+"""A letter's content is younger than this while the worker that puts it has yet to commit the letter."""
 _BATCH: Final = 1000
 _RUN_PARTS: Final = 3
 _LETTER_PARTS: Final = 6
@@ -75,7 +79,7 @@ class Orphans:
         kv: KvEngine,
         blobs: BlobEngine,
         graves: Graves,
-        horizon: Callable[[], float],
+        limit: Callable[[float], float],
         clock: Clock,
         graces: Graces,
     ) -> None:
@@ -85,14 +89,15 @@ class Orphans:
             kv: the store.
             blobs: the bucket.
             graves: frees the files of deleted runs.
-            horizon: returns up to when everything is applied, see `Horizon`: a run that is only late is not unknown.
+            limit: returns when something of an age in seconds happened at the latest, with all that was said of it
+                applied, see `Watch`: a run that is only late is not unknown.
             clock: for ages.
             graces: ages.
         """
         self._kv = kv
         self._blobs = blobs
         self._graves = graves
-        self._horizon = horizon
+        self._limit = limit
         self._clock = clock
         self._graces = graces
         self._rests_until = 0.0
@@ -175,22 +180,23 @@ class Orphans:
 
     def _free_unknown(self, project: Project, files: Mapping[RunId, Sequence[BlobEntry]]) -> int:
         """Delete old files of runs that were never heard of, though all that was said by the horizon is visible."""
-        if not files:
+        limit = self._limit(self._graces.unknown_seconds) if files else 0.0
+        old = _older(files, limit)
+        if not old:
             return 0
-        limit = self._horizon() - self._graces.unknown_seconds
+        claims = read_claims(self._kv)  # before the fates: what a letter that goes meanwhile has made is seen there
         deleted = 0
-        for run_id, entries in files.items():
-            old = [entry for entry in entries if entry.modified_at_seconds <= limit]
+        for run_id, entries in old.items():
             fates = self._kv.read(partial(_read_fates, project=project, run_ids=[run_id]))
-            if old and not (fates.known or fates.dead):
-                deleted += self._delete(old, limit)
-                logger.info("files of an unknown run deleted", extra={"run": run_id, "files": len(old)})
+            if not (claims.has(run_id) or fates.known or fates.dead):
+                deleted += self._delete(entries, limit)
+                logger.info("files of an unknown run deleted", extra={"run": run_id, "files": len(entries)})
         return deleted
 
     # ---- dead letters
 
     def _free_letters(self, batch: Sequence[BlobEntry]) -> int:
-        limit = self._clock.now_seconds() - self._graces.unknown_seconds
+        limit = self._clock.now_seconds() - max(self._graces.unknown_seconds, LETTER_SECONDS_MIN)
         old = {origin: entry for entry in batch if (origin := _origin_of(entry.key)) is not None}
         old = {origin: entry for origin, entry in old.items() if entry.modified_at_seconds <= limit}
         letters = self._kv.read(partial(deadletters.get_many, origins=list(old)))
@@ -209,6 +215,12 @@ class Orphans:
 
 def _cursor(prefix: str) -> str:
     return f"orphans/{prefix}"
+
+
+def _older(files: Mapping[RunId, Sequence[BlobEntry]], limit: float) -> dict[RunId, list[BlobEntry]]:
+    """Return what was put by a moment; runs of which nothing was are left out."""
+    found = {run_id: [one for one in entries if one.modified_at_seconds <= limit] for run_id, entries in files.items()}
+    return {run_id: entries for run_id, entries in found.items() if entries}
 
 
 def _read_fates(reader: KvReader, *, project: Project, run_ids: Sequence[RunId]) -> _Fates:

@@ -18,6 +18,7 @@ from matyan.sequences.model import Bucket
 from matyan.sequences.repository import SequenceRef
 from matyan.store import keyspace
 from matyan.store.keyspace import Subspace
+from matyan.store.parts import write_in_parts
 
 QUIET_SECONDS: Final = 60.0
 """A run that has sent nothing for so long is settled although it has not ended."""
@@ -48,9 +49,11 @@ def _has_ended(kv: KvEngine, project: Project, number: RunNumber) -> bool:
 
 def _settle_run(kv: KvEngine, project: Project, number: RunNumber, key: bytes, value: bytes) -> None:
     (summaries,) = kv.read(lambda reader: sequences.list_summaries(reader, project, [number], Bucket.METRIC))
-    for at in range(0, len(summaries), _SEQUENCES_PER_TRANSACTION):
-        refs = [SequenceRef(number, summary.key) for summary in summaries[at : at + _SEQUENCES_PER_TRANSACTION]]
-        kv.write(lambda tx: _settle_sequences(tx, project, refs), durable=False)  # noqa: B023 (called at once)
+    refs = [SequenceRef(number, summary.key) for summary in summaries]
+    for at in range(0, len(refs), _SEQUENCES_PER_TRANSACTION):
+        part = refs[at : at + _SEQUENCES_PER_TRANSACTION]
+        for _ in write_in_parts(kv, part, partial(_settle_sequences, project=project), durable=False):
+            pass  # each part is written when it is asked for
     # Points that came meanwhile have set the key anew, and it stays.
     kv.write(partial(_forget, project=project, number=number, key=key, value=value), durable=False)
 
@@ -63,6 +66,6 @@ def _forget(tx: KvTransaction, *, project: Project, number: RunNumber, key: byte
         signs.note(tx, project, number, _MILLISECONDS.unpack(value)[0])
 
 
-def _settle_sequences(tx: KvTransaction, project: Project, refs: Sequence[SequenceRef]) -> None:
+def _settle_sequences(tx: KvTransaction, refs: Sequence[SequenceRef], *, project: Project) -> None:
     for ref in refs:
         sequences.settle(tx, project, ref)

@@ -2,7 +2,8 @@
 
 A tombstone is kept while any of this holds: it is young, counted from the run's deletion, from its clearing and from
 the last record that a client sent for it; something of the run is left to free; a dead letter of the run could be tried
-again. Ages end at the horizon: what the workers have not seen yet may be a record of the run.
+again. Ages end at the horizon, and begin anew after a break: what the workers have not seen yet, or what a frontier
+still holds, may be a record of the run.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 
 from matyan.engines.kv.protocol import KvEngine, KvTransaction
 from matyan.ids import Project, RunId
-from matyan.maintenance.letters import read_all
+from matyan.maintenance.letters import read_claims
 from matyan.runs import tombstones
 from matyan.runs.tombstones import Due, Tombstone
 from matyan.store import cursors
@@ -27,27 +28,32 @@ Found = tuple[RunId, Tombstone]
 class TombstoneExpiry:
     """Removes what is known of deleted runs when it has served."""
 
-    def __init__(self, *, kv: KvEngine, horizon: Callable[[], float], keep_seconds: float) -> None:
+    def __init__(self, *, kv: KvEngine, limit: Callable[[float], float], keep_seconds: float) -> None:
         """Put the store to use.
 
         Args:
             kv: the store.
-            horizon: returns up to when everything is applied, see `Horizon`.
+            limit: returns when something of an age in seconds happened at the latest, see `Watch`.
             keep_seconds: how long a tombstone is kept at least.
         """
         self._kv = kv
-        self._horizon = horizon
+        self._limit = limit
         self._keep_seconds = keep_seconds
 
     def expire(self, project: Project, *, seconds_max: float) -> int:
         """Look at tombstones for about `seconds_max` seconds, from where the last call ended; return how many went.
 
+        None goes while a dead letter names no run.
+
         Raises:
             UnavailableError: an engine cannot work now.
         """
         ends, removed = time.monotonic() + seconds_max, 0
-        touched_before = self._horizon() - self._keep_seconds
-        needed = {*self._scheduled(project), *(RunId(letter.run_id) for letter in read_all(self._kv))}
+        touched_before = self._limit(self._keep_seconds)
+        claims = read_claims(self._kv)
+        if claims.is_anybody:
+            return 0
+        needed = {*self._scheduled(project), *claims.run_ids}
         cursor = f"tombstones/{project}"
         after = self._kv.read(partial(cursors.get, name=cursor)).decode()
         while True:

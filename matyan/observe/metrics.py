@@ -175,7 +175,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         "matyan_outbox_entries",
         _G,
         "entries",
-        "what the store holds for a topic and the relay has not appended yet; 1,000 stands for that many or more",
+        "what the store holds for a topic and the relay has not appended yet; 100 stands for that many or more",
         ("topic",),
     ),
     "outbox_age_seconds": Metric(

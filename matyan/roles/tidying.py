@@ -17,6 +17,7 @@ REPORT_SECONDS: Final = 60.0
 LISTEN_SECONDS_MAX: Final = 30.0
 """How often runs are listened for; more often where they may be silent for little time."""
 LISTENS_PER_SILENCE: Final = 4
+WATCH_SECONDS: Final = 60.0
 EXPIRE_SECONDS: Final = 600.0
 ORPHANS_SECONDS: Final = 60.0
 SWEEP_SECONDS: Final = 1.0
@@ -52,22 +53,23 @@ def _run_jobs(context: Context) -> Sequence[Job]:
     from matyan.maintenance.orphans import Graces, Orphans  # noqa: PLC0415
     from matyan.maintenance.silence import Silence  # noqa: PLC0415
     from matyan.maintenance.tombstones import TombstoneExpiry  # noqa: PLC0415
+    from matyan.maintenance.watch import Watch  # noqa: PLC0415
     from matyan.workers.periodic import Job  # noqa: PLC0415
 
     settings = context.settings.sweep
     kv, clock = context.kv, context.clock
-    expiry = TombstoneExpiry(
-        kv=kv, horizon=_horizon(context).measure, keep_seconds=settings.tombstone_hours * HOUR_SECONDS
-    )
+    watch = Watch(kv=kv, horizon=_horizon(context).measure, clock=clock)
+    expiry = TombstoneExpiry(kv=kv, limit=watch.limit, keep_seconds=settings.tombstone_hours * HOUR_SECONDS)
     orphans = Orphans(
         kv=kv,
         blobs=context.blobs,
         graves=graves_of(context),
-        horizon=_horizon(context).measure,
+        limit=watch.limit,
         clock=clock,
         graces=Graces(unknown_seconds=settings.orphan_hours * HOUR_SECONDS),
     )
     jobs = [
+        Job(name="watch-horizon", every_seconds=WATCH_SECONDS, run=watch.look, lease="watch-horizon"),
         Job(
             name="expire-tombstones",
             every_seconds=EXPIRE_SECONDS,

@@ -22,12 +22,20 @@ _EMBEDDED_KV: Final = "lmdb://"
 _EMBEDDED_LOG: Final = "file+log://"
 
 
-class Limits(NamedTuple):
-    """Ages, in seconds, from which something is taken for dead."""
+class Age(NamedTuple):
+    """How old something has to be."""
 
-    orphans: float
+    seconds: float
+    is_chosen: bool
+    """Whether somebody chose it for this pass, who knows that nobody holds anything back; else the watch decides."""
+
+
+class Limits(NamedTuple):
+    """Ages, in seconds where nothing else is said, from which something is taken for dead."""
+
+    orphans: Age
     dead_files: float
-    tombstones: float
+    tombstones: Age
     silence: float | None
     """None: no run is taken for silent, since one pass cannot listen."""
 
@@ -67,10 +75,17 @@ def sweep_once(context: Context, limits: Limits) -> Iterator[tuple[str, int]]:
     from matyan.maintenance.retention import trim_applied  # noqa: PLC0415
     from matyan.maintenance.silence import mark_silent_before  # noqa: PLC0415
     from matyan.maintenance.tombstones import TombstoneExpiry  # noqa: PLC0415
+    from matyan.maintenance.watch import Watch  # noqa: PLC0415
 
     kv, graves = context.kv, graves_of(context)
     horizon = Horizon(kv=kv, log=context.log, topic=DATA_TOPIC, clock=context.clock)
     _catch_up(horizon.measure)
+    watch = Watch(kv=kv, horizon=horizon.measure, clock=context.clock)
+    watch.look()
+
+    def limit_of(age: Age) -> Callable[[float], float]:
+        return (lambda seconds: horizon.measure() - seconds) if age.is_chosen else watch.limit
+
     yield (
         "deleted runs freed",
         Deletions(kv=kv, graves=graves, clock=context.clock).free_due(DEFAULT_PROJECT, seconds_max=math.inf),
@@ -83,14 +98,14 @@ def sweep_once(context: Context, limits: Limits) -> Iterator[tuple[str, int]]:
         kv=kv,
         blobs=context.blobs,
         graves=graves,
-        horizon=horizon.measure,
+        limit=limit_of(limits.orphans),
         clock=context.clock,
-        graces=Graces(unknown_seconds=limits.orphans, dead_seconds=limits.dead_files),
+        graces=Graces(unknown_seconds=limits.orphans.seconds, dead_seconds=limits.dead_files),
     )
     orphans.begin_anew(DEFAULT_PROJECT)
     yield "files without a run deleted", orphans.sweep_runs(DEFAULT_PROJECT, seconds_max=math.inf).deleted
     yield "contents of dead letters without a letter deleted", orphans.sweep_letters(seconds_max=math.inf).deleted
-    expiry = TombstoneExpiry(kv=kv, horizon=horizon.measure, keep_seconds=limits.tombstones)
+    expiry = TombstoneExpiry(kv=kv, limit=limit_of(limits.tombstones), keep_seconds=limits.tombstones.seconds)
     yield "tombstones removed", sum(expiry.expire(DEFAULT_PROJECT, seconds_max=math.inf) for _ in range(2))
     yield "bytes of the log freed", trim_applied(kv, context.log, DATA_TOPIC) + trim_notices(context.log)
     yield "dead letters waiting", count(kv)

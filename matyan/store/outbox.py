@@ -15,8 +15,8 @@ from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.store import keyspace
 from matyan.store.records import RecordCodec
 
-BACKLOG_ENTRIES_MAX: Final = 1000
-"""Counted at most: there is no way to count without reading all of each entry."""
+BACKLOG_ENTRIES_MAX: Final = 100
+"""Counted at most: there is no way to count without reading all of each entry, up to 100 kB."""
 
 
 class OutboxEntry(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
@@ -58,9 +58,10 @@ def put(tx: KvTransaction, topic: str, entry: OutboxEntry, *, name: bytes) -> No
     tx.put_versionstamped(keyspace.outbox(topic), name, _codec.encode(entry))
 
 
-def read(reader: KvReader, topic: str, *, rows_max: int) -> list[Waiting]:
-    """Return the oldest entries of a topic, in the order of their commits."""
-    rows = reader.scan(*keyspace.children(keyspace.outbox(topic)), rows_max=rows_max)
+def read(reader: KvReader, topic: str, *, rows_max: int, after: bytes | None = None) -> list[Waiting]:
+    """Return the oldest entries of a topic, or the oldest behind a place, in the order of their commits."""
+    begin, end = keyspace.children(keyspace.outbox(topic))
+    rows = reader.scan(begin if after is None else after + b"\x00", end, rows_max=rows_max)
     return [Waiting(place, _codec.decode(value)) for place, value in rows]
 
 

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Final
 
 from matyan.engines.kv.protocol import KvEngine, KvReader
-from matyan.engines.log.protocol import Appended, LogEntry, LogProducer
-from matyan.errors import UnavailableError
+from matyan.engines.log.protocol import REFUSALS, Appended, LogEntry, LogProducer
+from matyan.errors import MatyanError, UnavailableError
 from matyan.observe.metrics import Metrics
 from matyan.store import outbox
 from matyan.store.outbox import Waiting
@@ -34,6 +34,10 @@ class OutboxRelay(ThreadService):
 
     A relay that dies, or loses its lease, between the two leaves entries that are appended again: never none, perhaps
     twice. Every replica may run one; those without the lease wait.
+
+    What the log refuses for good stays in the outbox and holds up nothing: the relay reads on behind it, and whoever
+    takes the lease next offers it once more. After the refusal of a batch its entries are appended one by one, since
+    any one of them may be to blame.
     """
 
     def __init__(
@@ -46,6 +50,10 @@ class OutboxRelay(ThreadService):
         self._topics = tuple(topics)
         self._metrics = metrics
         self._lease: Lease | None = None
+        self._refused_until: dict[str, bytes] = {}
+        """Place of the last entry of a topic that the log refuses; what lies before it is told, or refused as well."""
+        self._singly_until: dict[str, bytes] = {}
+        """Place of the last entry of a topic that is appended alone."""
 
     def run(self, stop: threading.Event) -> None:
         """Relay until told to stop."""
@@ -73,6 +81,7 @@ class OutboxRelay(ThreadService):
     def _has_lease(self) -> bool:
         if self._lease is None or not self._lease.is_held():
             self._give_back()
+            self._refused_until.clear()
             self._lease = self._leases.acquire(LEASE)
         return self._lease is not None
 
@@ -95,16 +104,40 @@ class OutboxRelay(ThreadService):
         for topic, future in appends.items():
             try:
                 if _is_durable(future, stop):
-                    places = [one.place for one in batches[topic]]
-                    self._kv.write(partial(outbox.clear, places=places), durable=False)
+                    self._clear(topic, batches[topic])
+            except REFUSALS as error:
+                self._pass_over(topic, batches[topic], error)
             except UnavailableError as error:
                 failure = error
         if failure is not None:
             raise failure
-        return any(len(batch) == ENTRIES_MAX for batch in batches.values())
+        return any(topic in self._singly_until or len(batch) == ENTRIES_MAX for topic, batch in batches.items())
 
     def _read(self, reader: KvReader) -> Mapping[str, Sequence[Waiting]]:
-        return {topic: outbox.read(reader, topic, rows_max=ENTRIES_MAX) for topic in self._topics}
+        return {topic: self._read_topic(reader, topic) for topic in self._topics}
+
+    def _read_topic(self, reader: KvReader, topic: str) -> Sequence[Waiting]:
+        rows_max = 1 if topic in self._singly_until else ENTRIES_MAX
+        return outbox.read(reader, topic, rows_max=rows_max, after=self._refused_until.get(topic))
+
+    def _clear(self, topic: str, batch: Sequence[Waiting]) -> None:
+        self._kv.write(partial(outbox.clear, places=[one.place for one in batch]), durable=False)
+        self._settled(topic, batch[-1].place)
+
+    def _pass_over(self, topic: str, batch: Sequence[Waiting], reason: MatyanError) -> None:
+        last = batch[-1]
+        if len(batch) > 1:
+            self._singly_until[topic] = last.place
+            return
+        self._refused_until[topic] = last.place
+        self._settled(topic, last.place)
+        self._metrics.worker_retries.labels(self.name, "refused").inc()
+        extra = {"topic": topic, "key": last.entry.key.decode(errors="replace"), "reason": reason.message}
+        logger.error("the log refuses an entry, which stays in the outbox", extra=extra)
+
+    def _settled(self, topic: str, place: bytes) -> None:
+        if place >= self._singly_until.get(topic, place):
+            self._singly_until.pop(topic, None)
 
     def _append(self, topic: str, batch: Sequence[Waiting]) -> Future[list[Appended]]:
         return self._producer.append_many(topic, [LogEntry(one.entry.key, one.entry.value) for one in batch])

@@ -221,6 +221,28 @@ def test_the_space_of_a_run_nobody_knows_is_an_error(server: MatyanServer) -> No
     assert "no run nobody" in done.stderr
 
 
+def test_ages_of_the_settings_are_judged_after_a_watch_and_chosen_ones_at_once(tmp_path: Path) -> None:
+    environment = {"MATYAN_SWEEP_ORPHAN_HOURS": str(1 / 3600)}
+    with started(tmp_path / "home", environment=environment) as server:
+        upload(server.url, "ghost", "never.bin", b"x" * 1000)
+        server.stop()
+        time.sleep(1.5)
+
+        watched = matyan("sweep", "--home", str(server.home), environment=environment).stdout
+        chosen = run(server, "sweep", "--orphan-hours", str(1 / 3600))[1]
+
+        assert "0  files without a run deleted" in watched, "nobody has watched before"
+        assert "1  files without a run deleted" in chosen
+
+
+@pytest.mark.parametrize("option", ["--tombstone-hours=2.9", "--orphan-hours=-1"])
+def test_an_age_below_its_bound_is_refused(tmp_path: Path, option: str) -> None:
+    done = matyan("sweep", option, "--home", str(tmp_path), check=False)
+
+    assert done.returncode == 2
+    assert "sweep: Expected `float` >= " in done.stderr
+
+
 def test_a_stopped_server_is_swept_to_the_end(tmp_path: Path) -> None:
     with started(tmp_path / "home") as server:
         upload(server.url, "ghost", "never.bin", b"x" * 1000)

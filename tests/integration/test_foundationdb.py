@@ -18,7 +18,7 @@ import pytest
 from matyan.engines.kv.foundationdb import FoundationDbKv, open_foundationdb_kv
 from matyan.engines.kv.foundationdb_client import open_database
 from matyan.engines.kv.protocol import KvEngine, KvReader, KvTransaction
-from matyan.errors import ConfigurationError, CorruptedError, TooLargeError, UnavailableError
+from matyan.errors import ConfigurationError, CorruptedError, TooLargeError, TooSlowError, UnavailableError
 from matyan.settings import FdbSettings
 from tests.support.foundationdb import Cluster, cluster_file, make_settings, remove_store
 from tests.support.kv import counter_of, put_all, read_all
@@ -162,7 +162,7 @@ def test_a_write_that_always_outlives_its_transaction_fails_at_the_deadline(
         tx.put(b"a", tx.get(b"b") or b"")
         time.sleep(6)
 
-    with pytest.raises(UnavailableError, match=r"\((1007|1031)\)"):
+    with pytest.raises(TooSlowError, match=r"\((1007|1031)\): .* five seconds"):
         hasty.write(dawdle)
     assert read_all(kv) == {}
 

@@ -8,17 +8,15 @@ from concurrent.futures import Future
 from typing import Final
 
 from matyan.clock import Clock
-from matyan.engines.log.protocol import Appended, LogEntry, LogProducer, LogRecord
+from matyan.engines.log.protocol import REFUSALS, Appended, LogEntry, LogProducer, LogRecord
 from matyan.engines.log.spill import Spill, SpillRoom
-from matyan.errors import InvalidArgumentError, MatyanError, TooLargeError, UnavailableError
+from matyan.errors import MatyanError, UnavailableError
 from matyan.observe.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 ADOPT_SECONDS: Final = 60.0
 """How often spills are looked for whose process is gone, and how long it must be."""
-_REFUSALS: Final = (TooLargeError, InvalidArgumentError)
-"""What a record brings about, and would again."""
 
 
 class Forwarder:
@@ -35,12 +33,19 @@ class Forwarder:
         """Send the next records and wait until they are settled; return how many are done with, 0 if there are none.
 
         Raises:
-            MatyanError: the log does not take them now, or the spill cannot be read. What is not done with comes again.
+            MatyanError: the log does not take them now, or the spill cannot be read. What is not done with comes again,
+                whatever is raised.
         """
+        try:
+            return self._forward(spill)
+        except BaseException:
+            # Or what was read and is not done with would be passed over by the next records' cursor.
+            spill.rewind()
+            raise
+
+    def _forward(self, spill: Spill) -> int:
         records = spill.read()
         done, error = self._settle(spill, records, self._send(records))
-        if error is not None:
-            spill.rewind()
         spill.forwarded(records[:done])
         if error is not None:
             raise error
@@ -61,7 +66,7 @@ class Forwarder:
         """Return how many records, from the first on, are done with, and why the next one is not."""
         for place, future in enumerate(sent):
             error = self._outcome(future)
-            if isinstance(error, _REFUSALS):
+            if isinstance(error, REFUSALS):
                 error = self._set_aside(spill, records[place], error)
             elif error is None:
                 self._metrics.spill_forwarded.inc()
@@ -103,22 +108,32 @@ class Adoption:
         if self._spill is None and self._clock.monotonic_seconds() < self._due_seconds:
             return
         try:
-            self._spill = self._spill or self._room.open_leftover(idle_seconds=ADOPT_SECONDS)
-            if self._spill is None:
-                self._wait()
-            elif not self._forward(self._spill) and not self._spill.load.records:
-                logger.info("what another process left is forwarded", extra={"path": str(self._spill.path)})
-                self.close()
+            self._go_on()
         except MatyanError as error:
             logger.warning("what another process left is not forwarded yet", extra={"reason": error.message})
-            self.close()
-            self._wait()
+            self._give_up()
+        except BaseException:
+            self._give_up()
+            raise
 
     def close(self) -> None:
         """Let go of the spill at hand; what is left of it stays."""
-        if self._spill is not None:
-            self._spill.close()
-            self._spill = None
+        spill, self._spill = self._spill, None
+        if spill is not None:
+            spill.close()
+
+    def _go_on(self) -> None:
+        self._spill = self._spill or self._room.open_leftover(idle_seconds=ADOPT_SECONDS)
+        if self._spill is None:
+            self._wait()
+        elif not self._forward(self._spill) and not self._spill.load.records:
+            logger.info("what another process left is forwarded", extra={"path": str(self._spill.path)})
+            self.close()
+
+    def _give_up(self) -> None:
+        """Leave it for a while; it is opened anew then, where its cursor stands."""
+        self._wait()
+        self.close()
 
     def _wait(self) -> None:
         self._due_seconds = self._clock.monotonic_seconds() + ADOPT_SECONDS

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
+
+from matyan.errors import InvalidArgumentError, TooLargeError
+
+REFUSALS: Final = (TooLargeError, InvalidArgumentError)
+"""What an append fails with for what is appended: it would again. Of several entries any one may be to blame."""
 
 
 class TopicPartition(NamedTuple):

@@ -2,7 +2,7 @@
 
 log.json, lock, <topic>-0/  an embedded log of one topic with one partition
 cursor.json                 the offset of the first record that is not forwarded yet
-aside/                      records that the log refuses for good, each in a file; offered again at the next opening
+aside/                      records that the log refuses for good, each in a file; each process offers them once more
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class Refused(msgspec.Struct, frozen=True, array_like=True):
 
 class _Cursor(msgspec.Struct, frozen=True):
     next_offset: int
+    log_id: str
+    """Of the log that the offset is in: offsets of another one mean nothing here."""
 
 
 class Spill:
@@ -134,9 +136,9 @@ class Spill:
 
     def rewind(self) -> None:
         """Read the first record that is not forwarded next."""
-        if self._consumer is not None:
-            self._consumer.close()
-            self._consumer = None
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
 
     def forwarded(self, records: Sequence[LogRecord]) -> None:
         """Move the cursor behind records, which are the next ones, durably, and free their disk space.
@@ -149,8 +151,10 @@ class Spill:
         self._next_offset = records[-1].offset + 1
         with self._lock:
             self._count(Load(-len(records), -sum(map(_size_of, records))))
+        # First what needs no room, for a disk that is full: the rest writes new files. `_begin` minds a late cursor.
+        self._log.trim(self._partition, records[-1].offset)
         with reporting("the spill", self.path):
-            replace_file(self._disk, self.path / _CURSOR, msgspec.json.encode(_Cursor(self._next_offset)))
+            replace_file(self._disk, self.path / _CURSOR, msgspec.json.encode(self._cursor()))
         self._log.trim(self._partition, self._next_offset)
 
     def set_aside(self, record: LogRecord, reason: str) -> Path:
@@ -193,17 +197,25 @@ class Spill:
         self._log.close()
 
     def _begin(self, end: int) -> int:
-        """Return where forwarding goes on. A cursor that is lost or damaged costs repeats, and no record."""
+        """Return where forwarding goes on. A cursor lost, damaged or of another log costs repeats, and no record."""
         start = self._log.start_offset(self._partition)
+        cursor = self._read_cursor()
+        if cursor is None or cursor.log_id != self._log.log_id:
+            return start
+        return min(max(start, cursor.next_offset), end)
+
+    def _cursor(self) -> _Cursor:
+        return _Cursor(self._next_offset, self._log.log_id)
+
+    def _read_cursor(self) -> _Cursor | None:
         path = self.path / _CURSOR
         try:
             with reporting("the spill", self.path):
-                found = msgspec.json.decode(path.read_bytes(), type=_Cursor).next_offset if path.exists() else start
+                return msgspec.json.decode(path.read_bytes(), type=_Cursor) if path.exists() else None
         except msgspec.MsgspecError as error:
             logger.warning("cursor cannot be read; all that is left is forwarded", extra={"path": str(path)})
             logger.debug("cursor cannot be read", exc_info=error)
-            found = start
-        return min(max(start, found), end)
+            return None
 
     def _bytes_on_disk(self) -> int:
         """Return the size of the files, of which the first may have been forwarded in part."""
@@ -243,26 +255,27 @@ class SpillRoom:
             UnavailableError: that fails.
         """
         self._root = root
+        self._offered: set[Path] = set()
+        """Spills whose refused records this process has offered again: at every look they would be refused again."""
         self._disk = disk or Disk()
         self._open = functools.partial(Spill, topic=topic, bytes_max=bytes_max, clock=clock, disk=disk)
         with reporting("the spill", root):
             make_directory(self._disk, root)
 
     def open_own(self) -> Spill:
-        """Open a spill that nobody has open, one that holds records if there is any; see `Spill.offer_again`.
+        """Open a spill that nobody has open, one that holds records if there is any; see `open_leftover`.
 
         Raises:
             UnavailableError: the disk is full or fails.
         """
         numbered = (self._try(self._root / f"spill-{number}") for number in itertools.count())
-        spill = self.open_leftover() or next(found for found in numbered if found is not None)
-        spill.offer_again()
-        return spill
+        return self.open_leftover() or next(found for found in numbered if found is not None)
 
     def open_leftover(self, *, idle_seconds: float = 0.0) -> Spill | None:
         """Open a spill that holds records and that nobody has open: its process died, or was moved away.
 
         One that was in use less than `idle_seconds` ago is left to its own process, which may be starting again.
+        Records of each that were set aside count, once: see `Spill.offer_again`.
 
         Raises:
             UnavailableError: the disk is full or fails.
@@ -276,9 +289,9 @@ class SpillRoom:
         return None
 
     def _try(self, path: Path) -> Spill | None:
-        """Open a spill, if it is free and whole."""
+        """Open a spill, if it is free and whole, and offer once what was set aside there."""
         try:
-            return self._open(path)
+            return self._offering(self._open(path))
         except CorruptedError as error:
             # Nobody's start may hang on it. What it holds stays for whoever reads this.
             extra = {"path": str(path), "reason": error.message}
@@ -286,6 +299,17 @@ class SpillRoom:
         except ConflictError:
             logger.debug("a spill is in use", extra={"path": str(path)})
         return None
+
+    def _offering(self, spill: Spill) -> Spill:
+        if spill.path in self._offered:
+            return spill
+        try:
+            spill.offer_again()
+        except BaseException:
+            spill.close()
+            raise
+        self._offered.add(spill.path)
+        return spill
 
 
 def _seconds_since_use(path: Path) -> float:

@@ -182,7 +182,10 @@ class SpillingProducer:
             return self._log.append_many(topic, entries)
         flight = _Flight(tuple(entries), self._clock.monotonic_seconds())
         with self._lock:
-            self._take(flight)
+            if self._is_closed:
+                flight.end(UnavailableError("the log is closed"), [])
+            else:
+                self._take(flight)
         return flight.future
 
     def end_offset(self, partition: TopicPartition) -> int:
@@ -228,9 +231,8 @@ class SpillingProducer:
     # ---- appending, under the lock
 
     def _take(self, flight: _Flight) -> None:
-        if self._is_closed:
-            flight.end(UnavailableError("the log is closed"), [])
-        elif self._mode is Mode.DIRECT:
+        """Let it go where the mode says, at a close as well: what was held until then was accepted."""
+        if self._mode is Mode.DIRECT:
             self._send(flight)
         elif self._mode is Mode.SPILLING:
             self._put(flight)
@@ -331,6 +333,10 @@ class SpillingProducer:
                 self._has_answered = True
         except MatyanError as error:
             return self._back_off(error)
+        except BaseException:
+            with self._lock:
+                self._stop_holding()  # nobody knows for how long that would be
+            raise
         self._has_answered = self._has_answered or done > 0
         self._pause_seconds = BACKOFF_SECONDS_MIN
         with self._lock:

@@ -303,6 +303,20 @@ def test_a_store_that_fails_as_foundationdb_does_is_freed_to_the_end_by_two_at_o
         one.close()
 
 
+def test_one_transaction_reads_no_more_of_a_run_than_a_hundred_rows(
+    kv: EmbeddedKv, blobs: FilesystemBlobs, clock: ManualClock
+) -> None:
+    fill(kv, blobs, items=300)
+    changes(kv, blobs, clock).delete(RUN)
+    (due,) = kv.read(lambda reader: tombstones.list_due(reader, DEFAULT_PROJECT, 2**53, rows_max=10))
+    before = contents(kv).total()
+
+    is_done = deletions(kv, blobs, clock).free(DEFAULT_PROJECT, due, seconds_max=0)
+
+    assert not is_done
+    assert 0 < before - contents(kv).total() <= 100
+
+
 def test_a_deletion_is_due_at_once(kv: EmbeddedKv, blobs: FilesystemBlobs, clock: ManualClock) -> None:
     fill(kv, blobs, items=1)
 

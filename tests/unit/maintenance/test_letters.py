@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from matyan.engines.log.protocol import LogEntry
 from matyan.errors import InvalidArgumentError
 from matyan.ids import DEFAULT_PROJECT
 from matyan.maintenance.letters import LetterReport, LetterRetries, ask_all, drop, find, read_all, read_content
@@ -17,11 +18,12 @@ from matyan.sequences import repository as sequences
 from matyan.sequences.model import Bucket
 from matyan.store import deadletters, outbox
 from matyan.store.deadletters import DeadLetter, Notice
-from matyan.wire.codec import encode_envelope
-from matyan.wire.frames import encode_commands
+from matyan.wire.codec import decode_envelope, encode_envelope
+from matyan.wire.frames import MSGPACK, decode_payload, encode_commands
 from matyan.wire.messages import AddTag, Command, CreateRun, Envelope, LogHparams, LogMetric, SetRunProperty
 from matyan.wire.topics import DEAD_LETTERS
 from tests.support.pipeline import KINDS, ROUGH, RUN, TOPIC, Pipeline, pipeline
+from tests.support.wayward import WaywardProducer
 
 LONG = "x" * 5000
 """No name that this release takes."""
@@ -240,6 +242,22 @@ def test_a_retry_of_a_deleted_run_is_refused_ahead(world: Pipeline) -> None:
 
     assert sent == 0
     assert "deleted" in letters(world)[0].retry_fault
+
+
+def test_a_letter_that_the_log_refuses_holds_up_no_other(world: Pipeline) -> None:
+    def is_second(entry: LogEntry) -> bool:
+        return SetRunProperty(name=LONG + "2") in decode_payload(MSGPACK, decode_envelope(entry.value).payload)[0]
+
+    world.apply(CreateRun(), *[SetRunProperty(name=LONG + one) for one in "123"])
+    ask(world)
+    producer = WaywardProducer(world.log.producer())
+    producer.refuses = is_second
+
+    job = LetterRetries(kv=world.kv, blobs=world.blobs, producer=producer, topic=TOPIC)
+    sent = [job.send_asked(), job.send_asked()]
+
+    assert sent == [2, 0]
+    assert [letter.retry_fault for letter in letters(world)] == ["", "the record is too large for its topic", ""]
 
 
 def test_an_unreadable_record_is_tried_again_when_it_can_be_read(world: Pipeline) -> None:

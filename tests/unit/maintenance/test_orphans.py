@@ -13,13 +13,18 @@ from matyan.maintenance import orphans as orphans_module
 from matyan.maintenance.deletion import Deletions
 from matyan.maintenance.horizon import Horizon
 from matyan.maintenance.letters import read_all
-from matyan.maintenance.orphans import Graces, Orphans, Swept
+from matyan.maintenance.orphans import LETTER_SECONDS_MIN, Graces, Orphans, Swept
+from matyan.maintenance.watch import Watch
 from matyan.store import deadletters
-from matyan.wire.messages import BlobRef, CreateRun, LogCustomObject, SetRunProperty
+from matyan.wire import frames
+from matyan.wire.codec import encode_envelope
+from matyan.wire.messages import BlobRef, CreateRun, Envelope, LogCustomObject, SetRunProperty
 from tests.support.pipeline import KINDS, RUN, TOPIC, Pipeline, pipeline
 
 HOUR = 3600.0
 DAY = 24 * HOUR
+LOOK = 6 * HOUR
+"""From one look at the horizon to the next; a break is longer than a day here."""
 
 
 class World:
@@ -28,15 +33,20 @@ class World:
     def __init__(self, pipe: Pipeline) -> None:
         self.pipe = pipe
         horizon = Horizon(kv=pipe.kv, log=pipe.log, topic=TOPIC, clock=pipe.clock)
-        self.orphans = Orphans(
-            kv=pipe.kv,
-            blobs=pipe.blobs,
-            graves=pipe.graves,
-            horizon=horizon.measure,
-            clock=pipe.clock,
-            graces=Graces(unknown_seconds=DAY),
-        )
+        self.watch = Watch(kv=pipe.kv, horizon=horizon.measure, clock=pipe.clock, break_seconds=DAY)
+        self.watch.look()
+        self.orphans = self.job(unknown_seconds=DAY)
         self.deletions = Deletions(kv=pipe.kv, graves=pipe.graves, clock=pipe.clock)
+
+    def job(self, *, unknown_seconds: float) -> Orphans:
+        return Orphans(
+            kv=self.pipe.kv,
+            blobs=self.pipe.blobs,
+            graves=self.pipe.graves,
+            limit=self.watch.limit,
+            clock=self.pipe.clock,
+            graces=Graces(unknown_seconds=unknown_seconds),
+        )
 
     def upload(self, *paths: str, run: str = RUN) -> None:
         for path in paths:
@@ -46,8 +56,19 @@ class World:
         return [info.key for info in self.pipe.blobs.list("")]
 
     def wait(self, seconds: float) -> None:
-        self.pipe.clock.advance(seconds)
+        """Let time go by while the other jobs run."""
+        while seconds > 0:
+            self.pipe.clock.advance(min(LOOK, seconds))
+            self.watch.look()
+            seconds -= LOOK
         self.deletions.free_due(DEFAULT_PROJECT, seconds_max=60)
+
+    def refuse(self, *, run: str, named: str) -> None:
+        """Have a record in a form that this release cannot read; its letter is about `named`."""
+        payload = frames.encode_commands([CreateRun()])
+        record = Envelope(1, DEFAULT_PROJECT, named, self.pipe.now_ms, "a form of the future", payload)
+        self.pipe.append_value(encode_envelope(record), run=run)
+        self.pipe.work()
 
     def sweep(self, *, seconds_max: float = 60) -> Swept:
         runs = self.orphans.sweep_runs(DEFAULT_PROJECT, seconds_max=seconds_max)
@@ -109,6 +130,58 @@ def test_files_of_a_run_whose_records_wait_in_the_log_are_kept(world: World) -> 
     assert world.keys() == ["default/a1/model.bin"]
 
 
+def test_files_whose_announcements_wait_in_a_frontier_while_nothing_moves_get_their_grace_anew(world: World) -> None:
+    world.upload("model.bin")  # by an address that was given out before; the frontier keeps what is said of it
+    world.pipe.clock.advance(2 * DAY)  # log or store cannot be asked, or nobody is there to look
+    world.watch.look()
+
+    deleted = [world.sweep().deleted]
+    world.wait(DAY - HOUR)
+    deleted.append(world.sweep().deleted)
+
+    assert deleted == [0, 0]
+    world.pipe.apply(CreateRun(), BlobRef(f"{RUN}/model.bin", "model.bin"))
+    world.wait(30 * DAY)
+    assert world.sweep() == Swept(1, 0, is_complete=True)
+
+
+def test_files_of_unknown_runs_get_their_grace_anew_when_workers_stood_still(world: World) -> None:
+    world.upload("model.bin", run="ghost")
+    world.pipe.append(CreateRun())
+    world.wait(2 * DAY)  # the workers stand still
+    world.pipe.work()
+    world.wait(LOOK)
+
+    deleted = [world.sweep().deleted]
+    world.wait(DAY)
+    deleted.append(world.sweep().deleted)
+
+    assert deleted == [0, 1]
+
+
+@pytest.mark.parametrize("named", ["ghost", ""])
+def test_files_of_a_run_that_a_letter_may_be_about_are_kept_until_it_is_gone(world: World, named: str) -> None:
+    world.upload("model.bin", run="ghost")
+    world.refuse(run="ghost", named=named)
+    (letter,) = read_all(world.pipe.kv)
+    world.wait(30 * DAY)
+
+    deleted = [world.sweep().deleted]
+    world.pipe.kv.write(lambda tx: deadletters.clear(tx, letter.origin))
+    deleted.append(world.sweep().deleted)
+
+    assert letter.run_id == named
+    assert deleted == [0, 1]
+
+
+def test_files_of_a_run_that_no_letter_is_about_go(world: World) -> None:
+    world.upload("model.bin", run="ghost")
+    world.refuse(run="other", named="other")
+    world.wait(2 * DAY)
+
+    assert world.sweep().deleted == 1
+
+
 def test_files_that_a_hash_gets_after_it_was_cleared_have_their_own_grace(world: World) -> None:
     world.pipe.apply(CreateRun())
     world.pipe.changes.delete(RUN)
@@ -141,6 +214,19 @@ def test_the_content_of_a_letter_goes_when_the_letter_has_gone(world: World) -> 
 
     assert world.sweep().deleted == 1
     assert world.keys() == [second.blob_key]
+
+
+def test_the_content_of_a_letter_that_is_about_to_be_written_stays_though_everything_else_goes(world: World) -> None:
+    key = "deadletters/log/data-ingestion/0/7/-1"
+    world.pipe.blobs.put(key, [b"data"], content_type="x")
+    at_once = world.job(unknown_seconds=0)
+
+    world.wait(LETTER_SECONDS_MIN - 60)
+    deleted = [at_once.sweep_letters(seconds_max=60).deleted]
+    world.wait(120)
+    deleted.append(at_once.sweep_letters(seconds_max=60).deleted)
+
+    assert deleted == [0, 1]
 
 
 def test_a_large_item_is_no_orphan(world: World) -> None:

@@ -100,6 +100,12 @@ def test_the_backlog_counts_and_knows_the_oldest(kv: KvEngine) -> None:
     assert found == [Backlog(3, 5), Backlog(0, None)]
 
 
+def test_the_backlog_reads_no_more_than_a_hundred_entries(kv: KvEngine) -> None:
+    put(kv, *[b"a"] * 150, time_ms=5)
+
+    assert kv.read(lambda reader: outbox.read_backlog(reader, TOPIC)) == Backlog(100, 5)
+
+
 def test_an_entry_too_large_for_a_value_is_refused(kv: KvEngine) -> None:
     with pytest.raises(TooLargeError):
         put(kv, bytes(VALUE_BYTES_MAX))

@@ -16,7 +16,7 @@ from matyan.engines.kv.embedded import EmbeddedKv, open_embedded_kv
 from matyan.engines.kv.protocol import KvEngine, KvTransaction
 from matyan.engines.log.embedded import open_embedded_log
 from matyan.engines.log.protocol import Appended, LogEngine, LogEntry, LogProducer, TopicPartition
-from matyan.errors import UnavailableError
+from matyan.errors import TooLargeError, UnavailableError
 from matyan.observe.metrics import Metrics
 from matyan.store import outbox
 from matyan.store.outbox import OutboxEntry
@@ -24,6 +24,7 @@ from matyan.workers.leases import ProcessLeases, StoreLeases
 from matyan.workers.lifecycle import State
 from matyan.workers.relay import ENTRIES_MAX, OutboxRelay
 from tests.support.kv_faults import ROUGH, FaultyKv
+from tests.support.wayward import WaywardProducer
 
 TOPIC, OTHER = "events", "dead"
 
@@ -62,6 +63,27 @@ class FailingProducer:
             self._producer.append_many(topic, entries).result(5)
         failed: Future[list[Appended]] = Future()
         failed.set_exception(UnavailableError("broker down"))
+        return failed
+
+
+class FussyProducer:
+    """A producer that refuses some entries for good, and then for a while everything, as Kafka's client does."""
+
+    def __init__(self, producer: LogProducer, poison: Sequence[bytes]) -> None:
+        self._producer = producer
+        self._poison = set(poison)
+        self._is_renewed = False
+
+    def append_many(self, topic: str, entries: Sequence[LogEntry]) -> Future[list[Appended]]:
+        failed: Future[list[Appended]] = Future()
+        if self._is_renewed:
+            self._is_renewed = False
+            failed.set_exception(UnavailableError("the client is opened anew"))
+        elif self._poison.intersection(entry.value for entry in entries):
+            self._is_renewed = True
+            failed.set_exception(TooLargeError("the record is too large for its topic"))
+        else:
+            return self._producer.append_many(topic, entries)
         return failed
 
 
@@ -181,6 +203,64 @@ def test_a_topic_that_fails_holds_up_no_other(kv: EmbeddedKv, log: LogEngine) ->
 
     assert told(log, OTHER) == [b"letter"]
     assert waiting(kv) == 1
+
+
+def test_what_the_log_refuses_stays_and_holds_up_nobody(
+    kv: EmbeddedKv, log: LogEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = [b"%d" % number for number in range(ENTRIES_MAX + 50)]
+    poison = [values[0], values[7], values[8], values[-1]]
+    put(kv, *values)
+    put(kv, b"letter", topic=OTHER)
+    metrics = Metrics()
+    producer = WaywardProducer(log.producer())
+    producer.refuses = lambda entry: entry.value in poison
+
+    def is_done() -> bool:
+        refused = metrics.registry.get_sample_value(
+            "matyan_worker_retries_total", {"worker": "relay", "reason": "refused"}
+        )
+        return refused == len(poison) and waiting(kv) + waiting(kv, OTHER) == len(poison)
+
+    run_until([make_relay(kv, producer, metrics=metrics)], is_done)
+
+    assert told(log) == [value for value in values if value not in poison]
+    assert told(log, OTHER) == [b"letter"]
+    assert [record.levelname for record in caplog.records if "log refuses" in record.message] == ["ERROR"] * 4
+
+
+def test_more_refusals_than_are_read_at_a_time_hold_up_nobody(kv: EmbeddedKv, log: LogEngine) -> None:
+    poison = [b"%d" % number for number in range(ENTRIES_MAX + 1)]
+    put(kv, *poison, b"good")
+    producer = WaywardProducer(log.producer())
+    producer.refuses = lambda entry: entry.value in poison
+
+    run_until([make_relay(kv, producer)], lambda: bool(told(log)))
+
+    assert told(log) == [b"good"]
+    left = kv.read(lambda reader: outbox.read(reader, TOPIC, rows_max=2 * ENTRIES_MAX))
+    assert [one.entry.value for one in left] == poison
+
+
+def test_a_log_that_needs_a_while_after_a_refusal_is_waited_for(kv: EmbeddedKv, log: LogEngine) -> None:
+    values = [b"%d" % number for number in range(20)]
+    put(kv, *values)
+
+    run_until([make_relay(kv, FussyProducer(log.producer(), [values[3]]))], lambda: waiting(kv) == 1)
+
+    assert told(log) == [value for value in values if value != values[3]]
+
+
+def test_what_was_refused_is_offered_again_by_the_next_relay(kv: EmbeddedKv, log: LogEngine) -> None:
+    put(kv, b"1", b"2", b"3")
+    producer = WaywardProducer(log.producer())
+    producer.refuses = lambda entry: entry.value == b"2"
+    run_until([make_relay(kv, producer)], lambda: waiting(kv) == 1)
+    producer.refuses = lambda _: False
+
+    run_until([make_relay(kv, producer)], lambda: waiting(kv) == 0)
+
+    assert told(log) == [b"1", b"3", b"2"]
 
 
 def test_a_broker_that_never_answers_does_not_hold_up_a_stop(kv: EmbeddedKv) -> None:

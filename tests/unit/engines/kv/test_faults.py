@@ -10,7 +10,7 @@ import pytest
 
 from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.engines.kv.protocol import KeyRange, KvEngine, KvReader, KvTransaction
-from matyan.errors import TooLargeError, UnavailableError
+from matyan.errors import TooLargeError, TooSlowError, UnavailableError
 from tests.support.faulty_role import faulty, parse_rates
 from tests.support.kv import counter_of, read_all
 from tests.support.kv_faults import MODERATE, ROUGH, Fault, FaultRates, FaultyKv
@@ -163,7 +163,7 @@ def test_a_function_that_always_outlives_a_transaction_fails(store: KvEngine) ->
         snapshot.get(b"a")
         time.sleep(0.002)
 
-    with pytest.raises(UnavailableError, match="retry budget"):
+    with pytest.raises(TooSlowError, match="retry budget"):
         kv.read(dawdle)
     assert kv.faults[Fault.OUTLIVED] > 1
 

@@ -11,7 +11,7 @@ import pytest
 from matyan.engines.kv.foundationdb_client import choose_api_version
 from matyan.engines.kv.foundationdb_commits import CommitMarks
 from matyan.engines.kv.foundationdb_errors import our_error
-from matyan.errors import ConfigurationError, CorruptedError, TooLargeError, UnavailableError
+from matyan.errors import ConfigurationError, CorruptedError, TooLargeError, TooSlowError, UnavailableError
 
 OPEN = "from matyan.engines.open import open_kv\nopen_kv('fdb://{}')"
 
@@ -52,7 +52,7 @@ def test_versions_that_do_not_fit_say_what_to_do(wanted: int, bindings: int, lib
 @pytest.mark.parametrize(
     ("code", "kind", "message"),
     [
-        (1007, UnavailableError, "five seconds"),
+        (1007, TooSlowError, "five seconds"),
         (1020, UnavailableError, "others changed"),
         (1021, UnavailableError, "may have been kept"),
         (1031, UnavailableError, "no end within 7.5 s: see by `fdbcli"),
@@ -74,6 +74,16 @@ def test_each_error_is_told_by_its_kind_with_its_number(code: int, kind: type[Ex
     assert type(error) is kind
     with pytest.raises(kind, match=message):
         raise error
+
+
+@pytest.mark.parametrize(("code", "kind"), [(1031, TooSlowError), (1020, UnavailableError)])
+def test_a_deadline_that_comes_while_transactions_become_too_old_is_told_as_that(
+    code: int, kind: type[Exception]
+) -> None:
+    error = our_error(code, "text", place="the store", seconds=7.5, is_after_too_old=True)
+
+    assert type(error) is kind
+    assert ("five seconds" in str(error)) is (kind is TooSlowError)
 
 
 def test_a_missing_client_library_says_what_to_install() -> None:

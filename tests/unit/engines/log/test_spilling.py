@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -240,6 +241,48 @@ def test_several_outages_leave_one_order(world: World) -> None:
     assert list(dict.fromkeys(world.values())) == expected
 
 
+def test_an_error_that_nobody_foresaw_while_forwarding_skips_no_record(world: World) -> None:
+    world.lose_the_log()
+    results(world.append(b"1", b"2"))
+    world.far.come_back()
+    world.far.refuses = fail_once_at(b"1")
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        world.producer.tend()
+    results(world.append(b"3"))
+    world.settle()
+
+    assert list(dict.fromkeys(world.values())) == [b"lost", b"1", b"2", b"3"]
+
+
+def test_an_error_that_nobody_foresaw_while_settling_skips_no_record(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.lose_the_log()
+    results(world.append(b"1", b"2"))
+    world.far.come_back()
+    with monkeypatch.context() as patch:
+        patch.setattr(world.metrics.spill_forwarded, "inc", fail_with(MemoryError()))
+        with pytest.raises(MemoryError):
+            world.producer.tend()
+    results(world.append(b"3"))
+    world.settle()
+
+    assert list(dict.fromkeys(world.values())) == [b"lost", b"1", b"2", b"3"]
+
+
+def test_what_is_held_is_spilled_at_an_error_that_nobody_foresaw(world: World) -> None:
+    world.lose_the_log()
+    results(world.append(*(b"%d" % number for number in range(2 * HOLD_RECORDS_MAX))))
+    world.far.come_back()
+    world.settle(lambda: world.spill.load.records <= HOLD_RECORDS_MAX)
+    held = world.append(b"held")
+    world.far.refuses = fail_once_at(b"%d" % (2 * HOLD_RECORDS_MAX - 1))
+    with pytest.raises(RuntimeError):
+        world.producer.tend()
+
+    assert results(held) == [Appended(0, None)]
+
+
 # ---- the log is back
 
 
@@ -355,6 +398,27 @@ def test_what_is_forwarded_takes_no_disk(tmp_path: Path) -> None:
     world.close()
 
 
+def test_a_disk_that_is_full_is_freed_by_forwarding(tmp_path: Path) -> None:
+    world = World(tmp_path, bytes_max=100_000_000)
+    world.lose_the_log()
+    results(world.append(*[b"x" * 1_000_000] * 30))
+    world.disk.fail("write", times=1000)
+    world.far.come_back()
+    world.settle()
+
+    assert _bytes_in(world.path) < 10_000_000
+    world.disk.failures.clear()
+    world.lose_the_log()
+    results(world.append(b"2"))
+    world.producer.close()
+    world.open()
+    assert world.spill.load.records < 12, "what was deleted does not come again"
+    world.far.come_back()
+    world.settle()
+    assert world.values()[-2:] == [b"lost", b"2"]
+    world.close()
+
+
 def test_metrics_tell_what_waits(world: World) -> None:
     world.lose_the_log()
     results(world.append(LARGE))
@@ -399,6 +463,26 @@ def test_what_was_set_aside_is_offered_again_at_the_next_start(world: World) -> 
 
     assert world.values() == [b"lost", LARGE]
     assert list((world.path / "spill-0" / "aside").iterdir()) == []
+
+
+def test_what_another_process_set_aside_is_offered_again_too(world: World) -> None:
+    aside = leave_aside(world)
+    look_for_spills(world)
+    world.settle(lambda: world.values() == [LARGE])
+
+    assert list(aside.iterdir()) == []
+
+
+def test_what_is_refused_once_more_is_not_offered_at_every_look(world: World) -> None:
+    aside = leave_aside(world)
+    world.far.refuses = lambda entry: entry.value == LARGE
+    for _ in range(4):
+        look_for_spills(world)
+        for _ in range(3):
+            world.producer.tend()
+
+    assert world.sample("matyan_spill_set_aside_total") == 1
+    assert len(list(aside.iterdir())) == 1
 
 
 def test_a_record_that_cannot_be_set_aside_is_not_dropped(world: World) -> None:
@@ -463,6 +547,25 @@ def test_a_lost_cursor_costs_repeats_and_no_record(world: World) -> None:
     assert world.values() == [b"lost", b"lost", b"1"]
 
 
+def test_a_cursor_of_another_log_hides_no_record(world: World) -> None:
+    world.lose_the_log()
+    world.far.come_back()
+    world.settle()
+    world.producer.close()
+    place = world.path / "spill-0"
+    (place / "log.json").unlink()
+    shutil.rmtree(place / f"{TOPIC}-0")
+    world.far.go_down()
+    world.open()
+    results(world.append(b"1", b"2"))
+    world.producer.close()
+    world.far.come_back()
+    world.open()
+    world.settle()
+
+    assert world.values() == [b"lost", b"1", b"2"]
+
+
 def test_processes_have_spills_of_their_own_and_take_over_what_others_left(world: World, tmp_path: Path) -> None:
     room = SpillRoom(world.path, topic=TOPIC, bytes_max=1_000_000)
     second, third = room.open_own(), room.open_own()
@@ -498,6 +601,23 @@ def test_what_a_dead_process_left_is_forwarded_by_another(world: World) -> None:
     assert world.values() == [b"left"]
     with Spilling(world.path / left.path.name) as again:
         assert again.load.records == 0
+
+
+def test_an_error_that_nobody_foresaw_does_not_keep_what_a_dead_process_left(world: World) -> None:
+    room = SpillRoom(world.path, topic=TOPIC, bytes_max=1_000_000)
+    left = room.open_own()
+    left.append([LogEntry(b"run", b"1"), LogEntry(b"run", b"2")]).result(SECONDS)
+    left.close()
+    world.far.refuses = fail_once_at(b"2")
+    look_for_spills(world)
+    with pytest.raises(RuntimeError):
+        world.producer.tend()
+    with Spilling(left.path) as free:
+        assert free.load.records == 2
+    look_for_spills(world)
+    world.settle(lambda: world.values()[-1:] == [b"2"])
+
+    assert world.values() == [b"1", b"1", b"2"]
 
 
 def test_a_damaged_spill_is_left_alone_and_another_one_taken(world: World) -> None:
@@ -545,6 +665,39 @@ def test_the_thread_notices_forwards_and_ends(tmp_path: Path) -> None:
     log.close()
 
 
+def test_what_is_held_when_a_close_begins_is_taken(tmp_path: Path) -> None:
+    log = open_embedded_log(tmp_path / "log", partitions=1)
+    far = WaywardProducer(log.producer())
+    settings = SpillSettings(after_seconds=SECONDS)
+    producer = open_spilling_producer(far, root=tmp_path / "spill", topic=TOPIC, settings=settings, metrics=Metrics())
+    closer = threading.Thread(target=producer.close)
+    is_closing = threading.Event()
+    held: list[Future[list[Appended]]] = []
+    last = b"%d" % (3 * HOLD_RECORDS_MAX - 1)
+
+    def close_meanwhile(entry: LogEntry) -> bool:
+        if entry.value == last and not held:
+            held.append(producer.append_many(TOPIC, [LogEntry(b"run", b"held")]))
+            closer.start()
+            wait_until_refused(producer)
+            is_closing.set()
+        return False
+
+    far.go_down()
+    entries = [LogEntry(b"run", b"%d" % number) for number in range(3 * HOLD_RECORDS_MAX)]
+    for future in [producer.append_many(TOPIC, [entry]) for entry in entries]:
+        future.result(SECONDS)
+    far.refuses = close_meanwhile
+    far.come_back()
+    assert is_closing.wait(SECONDS)
+    closer.join(SECONDS)
+
+    (appended,) = held[0].result(SECONDS)
+    assert appended.offset is not None
+    assert read_all(log)[appended.offset].value == b"held"
+    log.close()
+
+
 def test_many_threads_append_through_outages_and_every_future_tells_the_truth(tmp_path: Path) -> None:
     log = open_embedded_log(tmp_path / "log", partitions=1)
     far = WaywardProducer(log.producer())
@@ -574,6 +727,54 @@ def test_many_threads_append_through_outages_and_every_future_tells_the_truth(tm
         mine = [value for value in found if value.startswith(b"%d/" % name)]
         assert mine == [b"%d/%d" % (name, number) for number in range(100)]
     log.close()
+
+
+def fail_with(error: Exception) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+def fail_once_at(value: bytes) -> Callable[[LogEntry], bool]:
+    """Be a log that runs out of something of the machine's, at a record, once."""
+    failures = [RuntimeError("can't start new thread")]
+
+    def fail(entry: LogEntry) -> bool:
+        if entry.value == value and failures:
+            raise failures.pop()
+        return False
+
+    return fail
+
+
+def leave_aside(world: World) -> Path:
+    """Be a process that ends with nothing but a record set aside; return its directory of those."""
+    room = SpillRoom(world.path, topic=TOPIC, bytes_max=1_000_000)
+    left = room.open_own()
+    left.append([LogEntry(b"run", LARGE)]).result(SECONDS)
+    records = left.read()
+    place = left.set_aside(records[0], "too large for its topic")
+    left.forwarded(records)
+    left.close()
+    return place.parent
+
+
+def look_for_spills(world: World) -> None:
+    """Let the time pass after which spills that nobody uses are looked for."""
+    for file in [*world.path.rglob("*.log"), *world.path.rglob("cursor.json")]:
+        os.utime(file, (0, 0))
+    world.clock.advance(ADOPT_SECONDS + 1)
+
+
+def wait_until_refused(producer: SpillingProducer) -> None:
+    """Return when a close has begun."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        probe = producer.append_many(TOPIC, [LogEntry(b"run", b"probe")])
+        if probe.done() and isinstance(probe.exception(), UnavailableError):
+            return
+        time.sleep(0.001)
 
 
 def _bytes_in(path: Path) -> int:
