@@ -68,8 +68,9 @@ class KafkaWriter:
         with self._lock:
             if self._client is not client or self._is_closed:
                 return False
+            # First started: when the system has no thread left, the client stays and the next failure retires it.
+            threading.Thread(target=self._replace, args=(client,), name="log-writer-renewal", daemon=True).start()
             self._client = None
-        threading.Thread(target=self._replace, args=(client,), name="log-writer-renewal", daemon=True).start()
         return True
 
     def close(self) -> None:
