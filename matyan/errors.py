@@ -66,6 +66,10 @@ class UnavailableError(MatyanError):
     code = "unavailable"
 
 
+class TooSlowError(UnavailableError):
+    """A transaction takes longer than the store lets one last, again and again; a smaller one may help."""
+
+
 class CorruptedError(MatyanError):
     """Stored bytes are not what we wrote; somebody must look."""
 

@@ -52,8 +52,16 @@ class Entities(Generic[E]):
 
     def find(self, reader: KvReader, project: Project, name: str) -> E | None:
         """Return the one of exactly this name, or None."""
-        value = reader.get(keyspace.entity_name(project, self._names, name))
-        return None if value is None else self.get(reader, project, value.decode())
+        return self.find_many(reader, project, [name]).get(name)
+
+    def find_many(self, reader: KvReader, project: Project, names: Sequence[str]) -> dict[str, E]:
+        """Return those that exist, by name, in two round trips at most."""
+        if not names:
+            return {}
+        ids = reader.get_many([keyspace.entity_name(project, self._names, name) for name in names])
+        known = {name: found.decode() for name, found in zip(names, ids, strict=True) if found is not None}
+        entities = self.get_many(reader, project, list(known.values())) if known else {}
+        return {name: entities[entity_id] for name, entity_id in known.items() if entity_id in entities}
 
     def list(self, reader: KvReader, project: Project) -> list[E]:
         """Return all, in no particular order."""

@@ -15,7 +15,7 @@ from matyan.clock import Clock, SystemClock
 from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.kv.protocol import KvEngine, KvReader, KvTransaction
 from matyan.engines.log.protocol import LogRecord, TopicPartition
-from matyan.errors import OffsetMovedError, TooLargeError, UnavailableError
+from matyan.errors import OffsetMovedError, TooLargeError, TooSlowError, UnavailableError
 from matyan.ingestion.batches import (
     FAULTS_OF_DATA,
     Piece,
@@ -27,7 +27,7 @@ from matyan.ingestion.batches import (
     split,
 )
 from matyan.ingestion.burial import Burial, RunKey, Tombstones, bury, note_burial, read_tombstones, runs_of
-from matyan.ingestion.groups import apply_group, read_states
+from matyan.ingestion.groups import apply_groups
 from matyan.ingestion.letters import Waiting, leave_out_repeats, make_letter, read_waiting, settled
 from matyan.ingestion.measures import Attempt, IngestMeasures
 from matyan.ingestion.objects import Prepared, prepare
@@ -144,7 +144,7 @@ class Applier:
         fresh = [record for record in records if record.offset >= position.offset]
         if not fresh:
             return Outcome(0, 0, 0, 0, 0)
-        if fresh[0].offset > position.offset and position != offsets.START:
+        if fresh[0].offset > position.offset:
             raise OffsetMovedError(position.offset)
         repeated, commands, tally = 0, 0, _Tally()
         for part in _by_size(fresh):
@@ -156,9 +156,9 @@ class Applier:
         return Outcome(len(fresh) - repeated, commands, *tally, fresh[0].timestamp_ms)
 
     def _apply(self, partition: TopicPartition, pieces: Sequence[Piece], spoilt: Sequence[Spoilt]) -> _Tally:
-        """Apply pieces; cut them where they are too much for one transaction."""
+        """Apply pieces; what stops that for now is told as what it is, and everything remembered is asked for again."""
         try:
-            return self._commit(partition, pieces, spoilt, inline_bytes_max=INLINE_BYTES_MAX)
+            return self._apply_cut(partition, pieces, spoilt)
         except (OffsetMovedError, UnavailableError) as error:
             self._measures.failed(error)
             self._reload(partition)
@@ -167,6 +167,15 @@ class Applier:
             self._measures.failed(error)
             self._reload(partition)
             raise UnavailableError(f"a slice cannot be applied now: {error!r}") from error
+
+    def _apply_cut(self, partition: TopicPartition, pieces: Sequence[Piece], spoilt: Sequence[Spoilt]) -> _Tally:
+        """Apply pieces; cut them where they are too much for one transaction, in bytes or in seconds."""
+        try:
+            return self._commit(partition, pieces, spoilt, inline_bytes_max=INLINE_BYTES_MAX)
+        except TooSlowError as error:
+            return self._apply_in_halves(partition, pieces, spoilt, error)
+        except (OffsetMovedError, UnavailableError, MemoryError, OSError):
+            raise
         except Exception as error:  # noqa: BLE001 (whatever one item can do, it costs that item alone)
             return self._apply_in_halves(partition, pieces, spoilt, error)
 
@@ -176,7 +185,7 @@ class Applier:
         if isinstance(error, TooLargeError):
             try:
                 return self._commit(partition, pieces, spoilt, inline_bytes_max=_SPILL_BYTES)
-            except TooLargeError as still:
+            except (TooLargeError, TooSlowError) as still:
                 self._measures.failed(still)
                 error = still
         halves = split(pieces)
@@ -185,7 +194,11 @@ class Applier:
             last = (first[-1].offset, first[-1].end)
             early = [one for one in spoilt if (one.offset, one.item) < last]
             late = [one for one in spoilt if (one.offset, one.item) >= last]
-            return self._apply(partition, first, early).plus(self._apply(partition, second, late))
+            if isinstance(error, TooSlowError):
+                logger.warning("a slice is cut, as it takes too long", extra={"partition": partition.partition})
+            return self._apply_cut(partition, first, early).plus(self._apply_cut(partition, second, late))
+        if isinstance(error, TooSlowError):
+            raise error  # the store is slow, not the item at fault
         return self._give_up(partition, pieces[0], spoilt, error)
 
     def _give_up(self, partition: TopicPartition, piece: Piece, spoilt: Sequence[Spoilt], error: Exception) -> _Tally:
@@ -283,8 +296,7 @@ class Applier:
             deadletters.clear(tx, origin)
         for letter in work.letters:
             deadletters.put(tx, letter)
-        for found, prepared, state in zip(work.groups, work.prepared, read_states(tx, work.groups), strict=True):
-            apply_group(tx, found, prepared, state, work.ids)
+        apply_groups(tx, work.groups, work.prepared, work.ids)
         attempt.written_bytes = tx.written_bytes
 
     def _delete(self, blobs: Sequence[str]) -> None:

@@ -56,7 +56,7 @@ class Spoilt(NamedTuple):
     reason: str
     payload: bytes
     envelope: Envelope
-    """Of the record; one of no run when the record could not be read."""
+    """Of the record; one of no run when not even that could be read."""
 
 
 class Event(NamedTuple):
@@ -144,11 +144,15 @@ def decode_records(records: Iterable[LogRecord]) -> tuple[list[Piece], list[Spoi
     pieces: list[Piece] = []
     spoilt: list[Spoilt] = []
     for record in records:
+        envelope = Envelope(1, "", "", record.timestamp_ms, "", b"")
+        commands: list[Command] = []
+        bad: list[tuple[int, str]] = []
         try:
             envelope = decode_envelope(record.value)
             commands, bad = decode_payload(envelope.encoding, envelope.payload)
         except (msgspec.MsgspecError, MatyanError, ValueError) as error:
-            envelope, commands, bad = Envelope(1, "", "", record.timestamp_ms, "", b""), [], []
+            # Whose it is and its number hold all the same; refusals are told when a retry of the letter is applied.
+            envelope = msgspec.structs.replace(envelope, refusals=())
             spoilt.append(Spoilt(record.offset, -1, f"the record cannot be read: {error}", record.value, envelope))
         pieces.append(Piece(record.offset, envelope, commands, 0, len(commands)))
         # What another release of the gateway acknowledged and this one cannot read must not vanish.

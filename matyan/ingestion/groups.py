@@ -11,6 +11,7 @@ from matyan.ids import RunNumber
 from matyan.ingestion.batches import RunGroup, moment_ms
 from matyan.ingestion.editing import EDITS, RunEditor
 from matyan.ingestion.objects import TERMINAL, Prepared
+from matyan.ingestion.prefetch import Member, prefetch
 from matyan.runs import repository as runs
 from matyan.runs import signs
 from matyan.runs.model import RunDocument
@@ -20,12 +21,13 @@ from matyan.sequences import repository as sequences
 from matyan.sequences.model import SequenceKey, Summary
 from matyan.sequences.repository import SequenceRef
 from matyan.store import keyspace
+from matyan.store.remembered import RememberingTransaction
 from matyan.wire.messages import CreateRun
 
 _MILLISECONDS: Final = struct.Struct("<Q")
 
 
-def read_states(tx: KvTransaction, groups: Sequence[RunGroup]) -> list[RunState]:
+def _read_states(tx: KvTransaction, groups: Sequence[RunGroup]) -> list[RunState]:
     """Return what is known of the run of each group, in one read per project."""
     found: dict[tuple[str, str], RunState] = {}
     for project in {one.project for one in groups}:
@@ -35,17 +37,25 @@ def read_states(tx: KvTransaction, groups: Sequence[RunGroup]) -> list[RunState]
     return [found[one.project, one.run_id] for one in groups]
 
 
-def apply_group(
-    tx: KvTransaction, found: RunGroup, prepared: Sequence[Prepared], state: RunState, ids: Mapping[str, str]
+def apply_groups(
+    tx: KvTransaction, groups: Sequence[RunGroup], prepared: Sequence[Sequence[Prepared]], ids: Mapping[str, str]
 ) -> None:
-    """Apply everything that a slice holds for one run; without content it is a sign of life and no more."""
-    is_sign = not (found.events or found.points or prepared)
-    if is_sign and state.number is None:
-        return
+    """Apply everything that a slice holds for its runs; signs of life of unknown runs are nothing."""
+    own = RememberingTransaction(tx)
+    members = [Member(*each) for each in zip(groups, prepared, _read_states(own, groups), strict=True)]
+    members = [member for member in members if member.state.number is not None or not member.is_sign]
+    prefetch(own, members)
+    for member in members:
+        _apply_group(own, member, ids)
+
+
+def _apply_group(tx: KvTransaction, member: Member, ids: Mapping[str, str]) -> None:
+    """Apply what there is for one run; without content it is a sign of life and no more."""
+    found, prepared, state = member
     number = state.number
-    if number is None or state.is_crashed or found.events:
+    if number is None or member.is_edited:
         number = _edit(tx, found, state, ids)
-    if is_sign:
+    if member.is_sign:
         signs.note(tx, found.project, number, found.received_ms)
         return
     _append_points(tx, found, number)
@@ -104,7 +114,8 @@ def _put_items(tx: KvTransaction, found: RunGroup, prepared: Sequence[Prepared],
             step = 0 if before is None else before.last_step + 1
         else:
             step = item.step
-        items.put(tx, found.project, number, item.key, step, item.encoded)
+        is_new = before is None or step > before.last_step
+        items.put(tx, found.project, number, item.key, step, item.encoded, is_new=is_new)
         summaries[item.key] = items.counted(
             before, item.key, step, dtype=item.dtype, objects=item.objects, time_ms=item.time_ms
         )

@@ -58,21 +58,25 @@ def get_number(reader: KvReader, project: Project, run_id: RunId) -> RunNumber |
     return get_numbers(reader, project, [run_id])[0]
 
 
+def next_number(reader: KvReader, project: Project) -> RunNumber:
+    """Return the number that the next new run gets."""
+    value = reader.get(keyspace.run_counter(project))
+    return RunNumber(1 if value is None else _NUMBER.unpack(value)[0])
+
+
 def create(tx: KvTransaction, project: Project, document: RunDocument) -> RunNumber:
     """Store a new run and return the number it got. The caller has seen that its hash is unknown."""
-    counter = keyspace.run_counter(project)
-    before = tx.get(counter)
-    number = RunNumber(1 if before is None else _NUMBER.unpack(before)[0])
-    tx.put(counter, _NUMBER.pack(number + 1))
+    number = next_number(tx, project)
+    tx.put(keyspace.run_counter(project), _NUMBER.pack(number + 1))
     tx.put(keyspace.run_number(project, RunId(document.hash)), _NUMBER.pack(number))
     tx.put(_by_time(project, document, number), b"")
-    put(tx, project, number, document)
+    put(tx, project, number, document, is_new=True)
     return number
 
 
-def put(tx: KvTransaction, project: Project, number: RunNumber, document: RunDocument) -> None:
+def put(tx: KvTransaction, project: Project, number: RunNumber, document: RunDocument, *, is_new: bool = False) -> None:
     """Store a run's document and keep the list of active runs. `created_at_seconds` never changes."""
-    put_document(tx, keyspace.run_document(project, number), _codec.encode(document))
+    put_document(tx, keyspace.run_document(project, number), _codec.encode(document), is_new=is_new)
     if document.active:
         tx.put(keyspace.active_run(project, number), b"")
     else:

@@ -104,9 +104,18 @@ def counted(known: Summary | None, key: SequenceKey, step: int, *, dtype: str, o
     return known
 
 
-def put(tx: KvTransaction, project: Project, number: RunNumber, key: SequenceKey, step: int, encoded: bytes) -> None:
-    """Store the item of a step, replacing an earlier one."""
-    put_document(tx, keyspace.item(project, number, key.bucket, key.digest(), step), encoded)
+def put(
+    tx: KvTransaction,
+    project: Project,
+    number: RunNumber,
+    key: SequenceKey,
+    step: int,
+    encoded: bytes,
+    *,
+    is_new: bool = False,
+) -> None:
+    """Store the item of a step, replacing an earlier one; `is_new` says that there is none, which saves a read."""
+    put_document(tx, keyspace.item(project, number, key.bucket, key.digest(), step), encoded, is_new=is_new)
 
 
 def read_range(

@@ -48,9 +48,14 @@ class OpenSequence(NamedTuple):
 # ---- summaries
 
 
+def summary_keys(project: Project, refs: Sequence[SequenceRef]) -> list[bytes]:
+    """Return the keys that `get_summaries` reads."""
+    return [keyspace.summary(project, ref.number, ref.key.bucket, ref.key.digest()) for ref in refs]
+
+
 def get_summaries(reader: KvReader, project: Project, refs: Sequence[SequenceRef]) -> list[Summary | None]:
     """Return the summary of each sequence, None where there is no such sequence."""
-    return [None if value is None else _codec.decode(value) for value in reader.get_many(_summary_keys(project, refs))]
+    return [None if value is None else _codec.decode(value) for value in reader.get_many(summary_keys(project, refs))]
 
 
 def put_summary(tx: KvTransaction, project: Project, number: RunNumber, summary: Summary) -> None:
@@ -77,10 +82,15 @@ def list_summaries(
 # ---- appending
 
 
+def open_keys(project: Project, refs: Sequence[SequenceRef]) -> list[bytes]:
+    """Return the keys that `open_many` reads."""
+    tails = [keyspace.points(project, ref.number, ref.key.digest()) + _block(keyspace.TAIL) for ref in refs]
+    return [*summary_keys(project, refs), *tails]
+
+
 def open_many(reader: KvReader, project: Project, refs: Sequence[SequenceRef]) -> list[OpenSequence]:
     """Return what `append` needs, for many sequences in one round trip."""
-    tails = [keyspace.points(project, ref.number, ref.key.digest()) + _block(keyspace.TAIL) for ref in refs]
-    values = reader.get_many([*_summary_keys(project, refs), *tails])
+    values = reader.get_many(open_keys(project, refs))
     return [
         OpenSequence(None if summary is None else _codec.decode(summary), tail)
         for summary, tail in zip(values[: len(refs)], values[len(refs) :], strict=True)
@@ -319,10 +329,6 @@ def _continued(reader: KvReader, rows: list[tuple[bytes, bytes]], end: bytes) ->
         rows = reader.scan(rows[-1][0] + b"\x00", end, rows_max=SCAN_ROWS_MAX)
         whole += rows
     return whole
-
-
-def _summary_keys(project: Project, refs: Sequence[SequenceRef]) -> list[bytes]:
-    return [keyspace.summary(project, ref.number, ref.key.bucket, ref.key.digest()) for ref in refs]
 
 
 def _block(number: int) -> bytes:

@@ -54,8 +54,16 @@ class RecordCodec(Generic[T]):
 # A document of up to PIECE_BYTES_MAX is one value: its piece count, then the data. A longer one fills further keys.
 
 
-def put_document(tx: KvTransaction, base: bytes, data: bytes) -> None:
+def head_key(base: bytes) -> bytes:
+    """Return the key of a document's first piece, which tells how many there are."""
+    return base + b"\x00"
+
+
+def put_document(tx: KvTransaction, base: bytes, data: bytes, *, is_new: bool = False) -> None:
     """Store `data` under `base`, in pieces when it is long, replacing what was there.
+
+    Args:
+        is_new: the caller knows that nothing was there, which saves a read.
 
     Raises:
         TooLargeError: more than 255 pieces.
@@ -63,7 +71,7 @@ def put_document(tx: KvTransaction, base: bytes, data: bytes) -> None:
     count = max(1, -(-len(data) // PIECE_BYTES_MAX))
     if count > _PIECES_MAX:
         raise TooLargeError(f"a document has {len(data)} bytes, limit {_PIECES_MAX * PIECE_BYTES_MAX}")
-    before = tx.get(base + b"\x00")
+    before = None if is_new else tx.get(head_key(base))
     if before is not None and before[0] > count:
         tx.clear_range(base + bytes([count]), base + b"\xff")
     for piece in range(count):
@@ -73,7 +81,7 @@ def put_document(tx: KvTransaction, base: bytes, data: bytes) -> None:
 
 def get_documents(reader: KvReader, bases: Sequence[bytes]) -> list[bytes | None]:
     """Return the documents stored under `bases`, None where there is none, in two round trips at most."""
-    heads = reader.get_many([base + b"\x00" for base in bases])
+    heads = reader.get_many([head_key(base) for base in bases])
     rest = [
         base + bytes([piece]) for base, head in zip(bases, heads, strict=True) if head for piece in range(1, head[0])
     ]

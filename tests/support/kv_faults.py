@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from matyan.engines.kv.protocol import KeyRange, KvEngine, KvReader, KvTransaction, Pair
-from matyan.errors import TooLargeError, UnavailableError
+from matyan.errors import TooLargeError, TooSlowError, UnavailableError
 from matyan.limits import TRANSACTION_BYTES_MAX, TRANSACTION_SECONDS_MAX
 
 T = TypeVar("T")
@@ -141,15 +141,18 @@ class FaultyKv:
 
     def _retried(self, call: _Call, kinds: Sequence[Fault], attempt: Callable[[Fault | None], T]) -> T:
         deadline = time.monotonic() + DEADLINE_SECONDS
+        last: Fault | None = None
         for _ in range(ATTEMPTS_MAX):
             try:
                 return attempt(call.draw(self.rates, kinds))
             except _RetryableError as error:
                 call.injected += 1
-                self._record(error.fault)
+                last = error.fault
+                self._record(last)
                 if time.monotonic() > deadline:
                     break
-        raise UnavailableError("the store did not take a transaction within the retry budget")
+        kind = TooSlowError if last is Fault.OUTLIVED else UnavailableError
+        raise kind("the store did not take a transaction within the retry budget")
 
     def _read_once(self, fn: Callable[[KvReader], T], call: _Call, fault: Fault | None) -> T:
         age = self._age_of(call, fault)

@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 import fdb
 
 from matyan.engines.kv.foundationdb_client import open_database
-from matyan.engines.kv.foundationdb_commits import CommitMarks
-from matyan.engines.kv.foundationdb_errors import our_error, text_of
+from matyan.engines.kv.foundationdb_commits import CommitMark, CommitMarks
+from matyan.engines.kv.foundationdb_errors import TOO_OLD, our_error, text_of
 from matyan.engines.kv.foundationdb_views import FoundationDbReader, FoundationDbTransaction
 from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.errors import ConfigurationError, CorruptedError
@@ -63,42 +63,22 @@ class FoundationDbKv:
         """Run `fn` on a snapshot of its own and return its result; again when it takes longer than five seconds."""
 
         def attempt(transaction: Any) -> T:
+            begun = transaction.get_read_version()  # so that the snapshot is of now, not of the first read
             # Reads of a snapshot are no part of a conflict set, which nobody would look at.
             reader = FoundationDbReader(transaction.snapshot, self._prefix)
             try:
                 return fn(reader)
             finally:
                 reader.end()
+                begun.cancel()  # for who read nothing
 
         return self._retried(attempt)
 
     def write(self, fn: Callable[[KvTransaction], T], *, durable: bool = True) -> T:
         """Run `fn`, commit, and return its result. Every commit is durable; one that was applied is not repeated."""
         del durable
-        mark = self._marks.make()
-        unanswered: list[T] = []
-        """The result of the attempt before, when the answer to its commit was lost."""
-
-        def attempt(transaction: Any) -> T:
-            if unanswered and mark.is_left(transaction):
-                return unanswered[0]
-            unanswered.clear()
-            view = FoundationDbTransaction(transaction, self._prefix)
-            try:
-                result = fn(view)
-            finally:
-                view.end()
-            if view.written_bytes:
-                mark.leave(transaction)
-            try:
-                transaction.commit().wait()
-            except fdb.FDBError as error:
-                if fdb.predicates.is_maybe_committed(error):
-                    unanswered.append(result)
-                raise
-            return result
-
-        return self._retried(attempt)
+        with self._marks.lend() as mark:
+            return self._retried(self._committing(fn, mark))
 
     def sync(self) -> None:
         """Return at once: a commit is on the disks of the cluster before it returns."""
@@ -128,6 +108,32 @@ class FoundationDbKv:
 
     # ---- inside
 
+    def _committing(self, fn: Callable[[KvTransaction], T], mark: CommitMark) -> Callable[[Any], T]:
+        """Return an attempt to run `fn` and commit; it does nothing where the attempt before was applied after all."""
+        unanswered: list[T] = []
+        """The result of the attempt before, when the answer to its commit was lost."""
+
+        def attempt(transaction: Any) -> T:
+            if unanswered and mark.is_left(transaction):
+                return unanswered[0]
+            unanswered.clear()
+            view = FoundationDbTransaction(transaction, self._prefix)
+            try:
+                result = fn(view)
+            finally:
+                view.end()
+            if view.written_bytes:
+                mark.leave(transaction)
+            try:
+                transaction.commit().wait()
+            except fdb.FDBError as error:
+                if fdb.predicates.is_maybe_committed(error):
+                    unanswered.append(result)
+                raise
+            return result
+
+        return attempt
+
     def _mark_format(self, transaction: Any) -> bytes:
         """Write the mark unless another process was faster; return what stands there."""
         found: bytes | None = transaction.get(self._prefix + _FORMAT_KEY).value
@@ -141,12 +147,15 @@ class FoundationDbKv:
     def _retried(self, attempt: Callable[[Any], T]) -> T:
         """Run `attempt` until it succeeds, fails for good, or uses up its attempts or its time."""
         transaction = self._begin()
+        is_after_too_old = False
         try:
             while True:
                 try:
                     return attempt(transaction)
                 except fdb.FDBError as error:
-                    self._back_off(transaction, error)
+                    is_too_old = error.code == TOO_OLD
+                    self._back_off(transaction, error, is_after_too_old=is_too_old or is_after_too_old)
+                    is_after_too_old = is_too_old
         finally:
             transaction.cancel()  # requests still under way, where the function failed before it had its answers
 
@@ -159,7 +168,7 @@ class FoundationDbKv:
         options.set_max_retry_delay(math.ceil(_BACK_OFF_SECONDS_MAX * 1000))
         return transaction
 
-    def _back_off(self, transaction: Any, error: Any) -> None:
+    def _back_off(self, transaction: Any, error: Any, *, is_after_too_old: bool) -> None:
         """Wait as FoundationDB wants it and make the transaction fresh; raise ours when another attempt is no use.
 
         That is so for errors which repeat themselves, after `attempts_max`, and when the deadline has come. Of a commit
@@ -169,7 +178,11 @@ class FoundationDbKv:
             transaction.on_error(error).wait()
         except fdb.FDBError as final:
             raise our_error(
-                final.code, text_of(final), place=self._place, seconds=self._settings.deadline_seconds
+                final.code,
+                text_of(final),
+                place=self._place,
+                seconds=self._settings.deadline_seconds,
+                is_after_too_old=is_after_too_old,
             ) from error
 
     def _database(self) -> Any:

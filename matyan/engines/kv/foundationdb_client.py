@@ -56,12 +56,14 @@ def _select_api(api_version: int) -> None:
         raise ConfigurationError(
             f"fdb:// needs the client library of FoundationDB ({_first_line(error)}); {_INSTALL_LIBRARY}"
         ) from error
+    if fdb.is_api_version_selected() and api_version in {0, fdb.get_api_version()}:
+        return
     wanted = choose_api_version(
         api_version,
         bindings=getattr(fdb, "LATEST_API_VERSION", _BINDINGS_UNTOLD),
         library=library.fdb_get_max_api_version(),
     )
-    if fdb.is_api_version_selected() and fdb.get_api_version() != wanted:
+    if fdb.is_api_version_selected():
         raise ConfigurationError(
             f"this process uses FoundationDB's API {fdb.get_api_version()}: fdb.api_version cannot be {wanted} as well"
         )

@@ -8,9 +8,13 @@ only where that is not found does the function run again.
 from __future__ import annotations
 
 import itertools
-import threading
 import uuid
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
+
+from matyan.errors import UnavailableError
 
 _MARKS: Final = b"\xff/matyan/commits/"
 _NUMBER_BYTES: Final = 8
@@ -32,13 +36,31 @@ class CommitMark(NamedTuple):
 
 
 class CommitMarks:
-    """Makes the marks of one engine: a key for each thread that writes, so they never conflict and hardly grow."""
+    """The marks of one engine: as many keys as calls that write at once, used again and again."""
 
     def __init__(self, prefix: bytes) -> None:
         self._own = prefix + _MARKS + uuid.uuid4().bytes
         self._numbers = itertools.count()
+        self._free: deque[bytes] = deque()
 
-    def make(self) -> CommitMark:
-        """Return the mark of a call, which no other call has."""
-        thread = threading.get_ident().to_bytes(_NUMBER_BYTES, "big")
-        return CommitMark(self._own + thread, next(self._numbers).to_bytes(_NUMBER_BYTES, "big"))
+    @contextmanager
+    def lend(self) -> Iterator[CommitMark]:
+        """Yield a mark that no other call has, under a key that no other call uses meanwhile.
+
+        The key of a call that ended in doubt is not used again: its commit may still be on its way, and would replace
+        the mark of who has the key next.
+        """
+        number = next(self._numbers).to_bytes(_NUMBER_BYTES, "big")
+        try:
+            key = self._free.pop()
+        except IndexError:
+            key = self._own + number
+        is_settled = True
+        try:
+            yield CommitMark(key, number)
+        except BaseException as error:
+            is_settled = isinstance(error, Exception) and not isinstance(error, UnavailableError)
+            raise
+        finally:
+            if is_settled:
+                self._free.append(key)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from matyan.errors import ConfigurationError, CorruptedError, TooLargeError, UnavailableError
+from matyan.errors import ConfigurationError, CorruptedError, TooLargeError, TooSlowError, UnavailableError
 
 TOO_OLD: Final = 1007
 CONFLICT: Final = 1020
@@ -49,7 +49,7 @@ def text_of(error: Any) -> str:
     return text.decode() if isinstance(text, bytes) else str(text)
 
 
-def our_error(code: int, text: str, *, place: str, seconds: float) -> Exception:
+def our_error(code: int, text: str, *, place: str, seconds: float, is_after_too_old: bool = False) -> Exception:
     """Return what to raise instead of an error that another attempt does not mend.
 
     Args:
@@ -57,6 +57,7 @@ def our_error(code: int, text: str, *, place: str, seconds: float) -> Exception:
         text: what the client library calls it.
         place: names the store in the message.
         seconds: the deadline of the call.
+        is_after_too_old: the attempt that ended last, before the deadline came, had become too old.
     """
     message = f"{place}: {text} ({code})"
     if code in _LARGE:
@@ -69,5 +70,7 @@ def our_error(code: int, text: str, *, place: str, seconds: float) -> Exception:
         return ConfigurationError(f"{message}: check the cluster file and its permissions")
     if code in _DAMAGE:
         return CorruptedError(message)
-    advice = _ADVICE.get(code)
-    return UnavailableError(f"{message}: {advice.format(seconds=seconds)}" if advice else message)
+    cause = TOO_OLD if code == TIMED_OUT and is_after_too_old else code
+    kind = TooSlowError if cause == TOO_OLD else UnavailableError
+    advice = _ADVICE.get(cause)
+    return kind(f"{message}: {advice.format(seconds=seconds)}" if advice else message)

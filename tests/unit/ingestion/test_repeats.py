@@ -185,6 +185,40 @@ def test_an_item_given_up_is_one_letter_however_often_its_record_comes(world: Wo
     assert [text for text in world.messages() if text in ("before", "after")] == ["before", "after"]
 
 
+def unreadable(record: LogRecord, **changes: Any) -> LogRecord:
+    """Return the record as a release would write it whose payloads this one cannot read."""
+    envelope = msgspec.structs.replace(decode_envelope(record.value), encoding="cbor", **changes)
+    return record._replace(value=encode_envelope(envelope))
+
+
+def test_an_unreadable_record_is_one_letter_however_often_it_comes(world: World) -> None:
+    world.handle(unreadable(world.sent(1)), unreadable(world.sent(1)))
+    world.handle(unreadable(world.sent(1)), world.sent(2))
+
+    assert [letter.offset for letter in world.kv.read(deadletters.read)] == [0]
+    assert world.messages() == ["2"]
+
+
+def test_a_letter_of_an_unreadable_record_names_its_run_and_who_sent_it(world: World) -> None:
+    refusal = Refusal(1, "log_metric", "odd")
+    record = unreadable(world.sent(1, run="other", writer="w7", refusals=[refusal]))
+    world.handle(record)
+
+    (letter,) = world.kv.read(deadletters.read)
+    assert (letter.project, letter.run_id, letter.writer, letter.index) == ("default", "other", "w7", -1)
+    assert letter.excerpt == record.value
+    assert world.find("other") is None
+
+
+def test_a_retry_of_an_unreadable_record_that_is_still_unreadable_keeps_its_letter(world: World) -> None:
+    world.handle(unreadable(world.sent(1)))
+    (letter,) = world.kv.read(deadletters.read)
+    world.handle(unreadable(world.sent(1), retried=letter.origin))
+
+    (again,) = world.kv.read(deadletters.read)
+    assert (again.origin, again.retries) == (letter.origin, 1)
+
+
 def test_refusals_are_told_once(world: World) -> None:
     for _ in range(2):
         world.handle(world.sent(1, metric(0, 1.0), refusals=[Refusal(1, "log_metric", "odd")]))
