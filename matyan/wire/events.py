@@ -14,16 +14,11 @@ from typing import ClassVar, Final
 import msgspec
 
 
-class RunDeleted(msgspec.Struct, frozen=True, kw_only=True):
-    """A run is gone for every reader; its keys and files are about to be freed."""
-
-    type: ClassVar[str] = "run_deleted"
+class _OfRun(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of one run."""
 
     run_id: str
     project: str = "default"
-    number: int | None = None
-    """The number that the store had given to the run; another run of the same hash has another."""
-    deleted_at_seconds: float | None = None
 
     @property
     def subject(self) -> str:
@@ -31,34 +26,30 @@ class RunDeleted(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.project}/{self.run_id}"
 
 
-class RunArchived(msgspec.Struct, frozen=True, kw_only=True):
+class RunDeleted(_OfRun, frozen=True, kw_only=True):
+    """A run is gone for every reader; its keys and files are about to be freed."""
+
+    type: ClassVar[str] = "run_deleted"
+
+    number: int | None = None
+    """The number that the store had given to the run; another run of the same hash has another."""
+    deleted_at_seconds: float | None = None
+
+
+class RunArchived(_OfRun, frozen=True, kw_only=True):
     """A run was archived."""
 
     type: ClassVar[str] = "run_archived"
 
-    run_id: str
     archived: bool = True
-    project: str = "default"
-
-    @property
-    def subject(self) -> str:
-        """What the event is about."""
-        return f"{self.project}/{self.run_id}"
 
 
-class RunUnarchived(msgspec.Struct, frozen=True, kw_only=True):
+class RunUnarchived(_OfRun, frozen=True, kw_only=True):
     """A run was taken back from the archive."""
 
     type: ClassVar[str] = "run_unarchived"
 
-    run_id: str
     archived: bool = False
-    project: str = "default"
-
-    @property
-    def subject(self) -> str:
-        """What the event is about."""
-        return f"{self.project}/{self.run_id}"
 
 
 class ExperimentDeleted(msgspec.Struct, frozen=True, kw_only=True):
