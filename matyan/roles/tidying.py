@@ -26,7 +26,7 @@ HOUR_SECONDS: Final = 3600.0
 
 
 def tidying_jobs(context: Context) -> Sequence[Job]:
-    """Return the jobs; each runs in one process of all."""
+    """Return the jobs; those with a lease run in one process of all."""
     return [*_letter_jobs(context), *_run_jobs(context)]
 
 
@@ -38,7 +38,7 @@ def _letter_jobs(context: Context) -> Sequence[Job]:
     report = LetterReport(kv=context.kv, metrics=context.metrics)
     return [
         Job(name="retry-letters", every_seconds=RETRY_SECONDS, run=retries.send_asked, lease="retry-letters"),
-        Job(name="report-letters", every_seconds=REPORT_SECONDS, run=report.run, lease="report-letters"),
+        Job(name="report-letters", every_seconds=REPORT_SECONDS, run=report.run),  # a gauge of every process
         Job(
             name="trim-letters",
             every_seconds=REPORT_SECONDS,
