@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
@@ -43,7 +42,6 @@ from matyan.wire.messages import Origin, Refusal
 
 logger = logging.getLogger(__name__)
 
-_MILLISECONDS: Final = struct.Struct("<Q")
 _SPILL_BYTES: Final = 8_192
 """When a slice is too large for a transaction, items above this go to blobs before the slice is cut."""
 

@@ -7,7 +7,7 @@ import threading
 from typing import Final
 
 from matyan.engines.kv.protocol import KvEngine, KvReader
-from matyan.engines.log.protocol import LogEngine, TopicPartition
+from matyan.engines.log.protocol import LogEngine, partitions_of
 from matyan.errors import MatyanError
 from matyan.ingestion.backlog import Backlog
 from matyan.store import offsets
@@ -31,7 +31,7 @@ class BacklogFollower(ThreadService):
         self._backlog = backlog
         self._kv = kv
         self._log_id = log.log_id
-        self._partitions = [TopicPartition(topic, number) for number in range(log.partitions(topic))]
+        self._partitions = partitions_of(log, topic)
 
     def run(self, stop: threading.Event) -> None:
         """Follow until told to stop."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from matyan.engines.kv.protocol import KvTransaction
 from matyan.ids import RunNumber
@@ -20,11 +18,8 @@ from matyan.sequences import items, terminal
 from matyan.sequences import repository as sequences
 from matyan.sequences.model import SequenceKey, Summary
 from matyan.sequences.repository import SequenceRef
-from matyan.store import keyspace
 from matyan.store.remembered import RememberingTransaction
 from matyan.wire.messages import CreateRun
-
-_MILLISECONDS: Final = struct.Struct("<Q")
 
 
 def _read_states(tx: KvTransaction, groups: Sequence[RunGroup]) -> list[RunState]:
@@ -61,7 +56,7 @@ def _apply_group(tx: KvTransaction, member: Member, ids: Mapping[str, str]) -> N
     _append_points(tx, found, number)
     if prepared:
         _put_items(tx, found, prepared, number)
-    tx.put(keyspace.unsettled_run(found.project, number), _MILLISECONDS.pack(found.received_ms))
+    signs.note_data(tx, found.project, number, found.received_ms)
 
 
 def _edit(tx: KvTransaction, found: RunGroup, state: RunState, ids: Mapping[str, str]) -> RunNumber:

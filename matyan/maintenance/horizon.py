@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from matyan.clock import Clock
 from matyan.engines.kv.protocol import KvEngine, KvReader
-from matyan.engines.log.protocol import LogEngine, TopicPartition
+from matyan.engines.log.protocol import LogEngine, partitions_of
 from matyan.store import offsets
 
 
@@ -22,7 +22,7 @@ class Horizon:
     def __init__(self, *, kv: KvEngine, log: LogEngine, topic: str, clock: Clock) -> None:
         self._kv = kv
         self._log = log
-        self._partitions = [TopicPartition(topic, number) for number in range(log.partitions(topic))]
+        self._partitions = partitions_of(log, topic)
         self._clock = clock
         self._pending: _Mark | None = None
         """The oldest end of the log that the workers have not been seen to reach."""

@@ -15,7 +15,7 @@ import msgspec
 
 from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.kv.protocol import KvEngine, KvTransaction
-from matyan.engines.log.protocol import REFUSALS, LogEngine, LogEntry, LogProducer, TopicPartition
+from matyan.engines.log.protocol import REFUSALS, LogEngine, LogEntry, LogProducer, partitions_of
 from matyan.errors import InvalidArgumentError, MatyanError, UnavailableError
 from matyan.ids import Project, RunId, log_key
 from matyan.observe.metrics import Metrics
@@ -126,8 +126,7 @@ def ask_all(kv: KvEngine, origins: Sequence[Origin], now_ms: int) -> None:
 def trim_notices(log: LogEngine) -> int:
     """Delete the oldest of what other systems are told of letters; the letters stay. Return the bytes, if known."""
     producer, freed = log.producer(), 0
-    for number in range(log.partitions(DEAD_LETTERS)):
-        partition = TopicPartition(DEAD_LETTERS, number)
+    for partition in partitions_of(log, DEAD_LETTERS):
         before = producer.end_offset(partition) - NOTICES_KEPT
         if before > log.start_offset(partition):
             freed += log.trim(partition, before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from matyan.engines.kv.protocol import KvEngine
-from matyan.engines.log.protocol import LogEngine, TopicPartition
+from matyan.engines.log.protocol import LogEngine, partitions_of
 from matyan.errors import ConfigurationError
 from matyan.store import offsets
 
@@ -13,7 +13,7 @@ def trim_applied(kv: KvEngine, log: LogEngine, topic: str, *, keep_records: int 
 
     The newest `keep_records` of each partition stay for other readers.
     """
-    partitions = [TopicPartition(topic, number) for number in range(log.partitions(topic))]
+    partitions = partitions_of(log, topic)
     applied = kv.read(lambda reader: offsets.get_many(reader, log.log_id, partitions))
     # What was applied before this moment is durable when sync returns; what came later is not looked at.
     kv.sync()
@@ -31,8 +31,7 @@ def check_continuity(kv: KvEngine, log: LogEngine, topic: str) -> None:
         ConfigurationError: records between the applied offset and the log's start are gone, or the store is ahead of
             the log.
     """
-    for number in range(log.partitions(topic)):
-        partition = TopicPartition(topic, number)
+    for partition in partitions_of(log, topic):
         # In this order: other workers may be at work, the log grows before it is applied and is trimmed after that.
         start = log.start_offset(partition)
         position = kv.read(lambda reader: offsets.get(reader, log.log_id, partition))  # noqa: B023 (called at once)
@@ -40,7 +39,7 @@ def check_continuity(kv: KvEngine, log: LogEngine, topic: str) -> None:
         applied = 0 if position is None else position.offset
         if not start <= applied <= end:
             raise ConfigurationError(
-                f"the store has applied {topic}/{number} up to offset {applied}, the log holds {start} to {end}: "
-                "one of them was restored or deleted without the other. Restore both from one backup, or move the log "
-                "directory away to start a fresh log (what was not applied is then lost)"
+                f"the store has applied {topic}/{partition.partition} up to offset {applied}, the log holds {start} to "
+                f"{end}: one of them was restored or deleted without the other. Restore both from one backup, or move "
+                "the log directory away to start a fresh log (what was not applied is then lost)"
             )

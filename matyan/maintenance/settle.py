@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -23,7 +22,6 @@ from matyan.store.parts import write_in_parts
 QUIET_SECONDS: Final = 60.0
 """A run that has sent nothing for so long is settled although it has not ended."""
 _SEQUENCES_PER_TRANSACTION: Final = 50
-_MILLISECONDS: Final = struct.Struct("<Q")
 
 
 def settle_quiet_runs(kv: KvEngine, project: Project, clock: Clock, *, all_runs: bool = False) -> int:
@@ -34,7 +32,7 @@ def settle_quiet_runs(kv: KvEngine, project: Project, clock: Clock, *, all_runs:
     while rows := kv.read(lambda reader: reader.scan(begin, end, rows_max=SCAN_ROWS_MAX)):  # noqa: B023 (called at once)
         for key, value in rows:
             number = RunNumber(keyspace.last_number(key))
-            is_quiet = _MILLISECONDS.unpack(value)[0] < quiet_before_ms
+            is_quiet = signs.decode_ms(value) < quiet_before_ms
             if all_runs or is_quiet or _has_ended(kv, project, number):
                 _settle_run(kv, project, number, key, value)
                 settled += 1
@@ -63,7 +61,7 @@ def _forget(tx: KvTransaction, *, project: Project, number: RunNumber, key: byte
         return
     tx.clear(key)
     if tx.get(keyspace.active_run(project, number)) is not None:
-        signs.note(tx, project, number, _MILLISECONDS.unpack(value)[0])
+        signs.note(tx, project, number, signs.decode_ms(value))
 
 
 def _settle_sequences(tx: KvTransaction, refs: Sequence[SequenceRef], *, project: Project) -> None:

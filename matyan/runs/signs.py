@@ -22,10 +22,20 @@ def note(tx: KvTransaction, project: Project, number: RunNumber, time_ms: int) -
     tx.put(keyspace.last_seen(project, number), _MILLISECONDS.pack(time_ms))
 
 
+def note_data(tx: KvTransaction, project: Project, number: RunNumber, time_ms: int) -> None:
+    """Note that a run has sent data, which are not settled yet."""
+    tx.put(keyspace.unsettled_run(project, number), _MILLISECONDS.pack(time_ms))
+
+
+def decode_ms(value: bytes) -> int:
+    """Return the moment of a stored sign, in milliseconds since 1970."""
+    return int(_MILLISECONDS.unpack(value)[0])
+
+
 def read(reader: KvReader, project: Project, numbers: Sequence[RunNumber]) -> list[int]:
     """Return when each run was heard of last, in milliseconds since 1970; 0 when nothing is known."""
     keys = [make(project, number) for make in (keyspace.last_seen, keyspace.unsettled_run) for number in numbers]
-    values = [0 if value is None else int(_MILLISECONDS.unpack(value)[0]) for value in reader.get_many(keys)]
+    values = [0 if value is None else decode_ms(value) for value in reader.get_many(keys)]
     return [max(pair) for pair in zip(values[: len(numbers)], values[len(numbers) :], strict=True)]
 
 

@@ -6,7 +6,6 @@ compressed once, and nothing waits for the disk before the end (ADR 0012).
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
@@ -20,17 +19,16 @@ from matyan.errors import MatyanError
 from matyan.ids import Project, RunId, RunNumber
 from matyan.limits import CHUNK_POINTS_MAX, INLINE_BYTES_MAX
 from matyan.runs import repository as runs
+from matyan.runs import signs
 from matyan.sequences import chunks, items, terminal
 from matyan.sequences import repository as sequences
 from matyan.sequences.model import Bucket, Columns, Item, Points, SequenceKey, Summary
 from matyan.sequences.repository import SequenceRef, Whole
-from matyan.store import keyspace
 
 Change = Callable[[KvTransaction], None]
 BATCH_BYTES: Final = 1_000_000
 """About what one transaction holds, as for workers."""
 _KEY_BYTES: Final = 100
-_MILLISECONDS: Final = struct.Struct("<Q")
 
 
 class RunGoneError(MatyanError):
@@ -135,7 +133,7 @@ def _append(project: Project, ref: SequenceRef, columns: Columns, dtype: str, tx
     points = Points(columns.steps.tolist(), columns.values.tolist(), epochs, columns.times.tolist())
     sequences.append(tx, project, ref, opened, points, dtype=dtype)
     # As behind ingestion, the periodic job stores the sequence compactly when it has fallen quiet.
-    tx.put(keyspace.unsettled_run(project, ref.number), _MILLISECONDS.pack(max(0, int(columns.times.max()))))
+    signs.note_data(tx, project, ref.number, max(0, int(columns.times.max())))
 
 
 def _continue_lines(tx: KvTransaction, project: Project, number: RunNumber, line_next: int) -> None:

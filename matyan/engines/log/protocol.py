@@ -142,6 +142,11 @@ class LogEngine(Protocol):
         """Release everything."""
 
 
+def partitions_of(log: LogEngine, topic: str) -> list[TopicPartition]:
+    """Return every partition of a topic."""
+    return [TopicPartition(topic, number) for number in range(log.partitions(topic))]
+
+
 class OnAssigned(Protocol):
     """Where to start reading a partition."""
 
