@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import Final
 
 from kafka import KafkaProducer
@@ -91,6 +92,11 @@ class KafkaWriter:
             except MatyanError as error:
                 logger.info("producer cannot be opened yet", extra={"reason": error.message})
                 continue  # both waited for the brokers already
+            except Exception:
+                # Whatever it was: without another try this process would never append again.
+                logger.exception("producer cannot be opened")
+                time.sleep(ASK_SECONDS)
+                continue
             with self._lock:
                 if not self._is_closed:
                     self._client = client
