@@ -1,7 +1,9 @@
-"""What is tortured: `matyan up` on embedded engines, or the four roles on Kafka, S3 and one store."""
+"""What is tortured: `matyan up` on embedded engines, or four roles on Kafka, S3 and LMDB or FoundationDB."""
 
 from __future__ import annotations
 
+import functools
+import math
 import subprocess
 import threading
 import time
@@ -15,7 +17,10 @@ from urllib.parse import urlsplit
 from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.kv.protocol import KvEngine
 from matyan.engines.open import open_blobs, open_kv
+from matyan.roles.context import DATA_TOPIC
 from matyan.settings import Settings, load
+from matyan.wire.topics import CONTROL_EVENTS
+from tests.support.foundationdb import Cluster
 from tests.support.kafka import running_broker
 from tests.support.s3 import serving_s3
 from tests.support.server import MATYAN
@@ -30,8 +35,11 @@ SESSION_SECONDS: Final = 6
 """After so long a silent worker loses its partitions, and a silent job its lease."""
 LONGER: Final = (8.0, 13.0)
 """Longer than that."""
+HANDLING_SECONDS: Final = 20
+"""A group waits so long for members that died and that its broker, itself killed meanwhile, does not find dead."""
 SPILL_BYTES_MAX: Final = 300_000
 """Of the one frontier; the other one's disk is filled up."""
+TOPICS: Final = (DATA_TOPIC, CONTROL_EVENTS)
 SECRETS: Final = "of-the-torture-alone-and-long-enough-for-it"
 BUCKET: Final = "torture"
 NAMES: Final = ("serve-1", "frontier-1", "frontier-2", "ingest-1", "ingest-2", "ingest-3", "control-1", "control-2")
@@ -111,12 +119,21 @@ class Deployment(ABC):
         deadline = time.monotonic() + IDLE_SECONDS_MAX
         while (lag := self.lag()) > 0:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{lag:.0f} records are not applied after {IDLE_SECONDS_MAX:.0f} s")
+                raise TimeoutError(f"{lag} records are not applied after {IDLE_SECONDS_MAX:.0f} s (inf: unknown)")
             time.sleep(0.2)
 
     def lag(self) -> float:
-        """Return how many records wait to be applied, as the workers say."""
-        return sum(process.metric("matyan_consumer_lag_records") for process in self._running())
+        """Return how many records wait to be applied, as frontiers and workers say.
+
+        Infinity while a partition has no worker.
+        """
+        lags: dict[str, float] = {}
+        spilled = 0.0
+        for process in self._running():
+            lags |= process.samples("matyan_consumer_lag_records")
+            spilled += sum(process.samples("matyan_spill_records").values())
+        is_complete = len(lags) >= len(TOPICS) * self.settings.log.partitions
+        return spilled + sum(lags.values()) if is_complete else math.inf
 
     def stop(self) -> None:
         """End every process as a service manager does, all at once."""
@@ -156,7 +173,7 @@ class Deployment(ABC):
 
     def open_kv(self) -> KvEngine:
         """Open the store."""
-        return open_kv(self.settings.kv_uri)
+        return open_kv(self.settings.kv_uri, fdb=self.settings.fdb)
 
     def __enter__(self) -> Self:
         return self
@@ -215,7 +232,7 @@ class Embedded(Deployment):
 class Apart(Deployment):
     """Two frontiers, two workers, two of control, one that serves; the third worker comes and goes."""
 
-    choices = (
+    choices: Sequence[Choice] = (
         Choice(Kind.KILL, "frontier-1", 0.2, 5.0),
         Choice(Kind.KILL, "frontier-2", 0.2, 5.0),
         Choice(Kind.KILL, "ingest-1", 0.2, 5.0),
@@ -246,9 +263,10 @@ class Apart(Deployment):
         self._valve = Valve(urlsplit(self._s3.endpoint).port or 80)
         self._stack.callback(self._valve.close)
         self.environment = {
-            "MATYAN_KV_URI": f"lmdb://{folder / 'kv'}",
+            "MATYAN_KV_URI": self._store(),
             "MATYAN_LOG_URI": self._broker.uri,
             "MATYAN_KAFKA_SESSION_SECONDS": str(SESSION_SECONDS),
+            "MATYAN_KAFKA_HANDLING_SECONDS": str(HANDLING_SECONDS),
             "MATYAN_SECRETS_KEYS": SECRETS,
             **self._s3.environment(BUCKET),
             "MATYAN_S3_ENDPOINT": f"http://127.0.0.1:{self._valve.port}",
@@ -270,6 +288,10 @@ class Apart(Deployment):
     @property
     def frontiers(self) -> Sequence[str]:
         return [process.url for name, process in self.processes.items() if name.startswith("frontier")]
+
+    def _store(self) -> str:
+        """Make the store ready; return its URI."""
+        return f"lmdb://{self.folder / 'kv'}"
 
     def _actions(self, target: str) -> Mapping[Kind, tuple[Callable[[], None], Callable[[], None]]]:
         broker, valve = self._broker, self._valve
@@ -293,5 +315,36 @@ class Apart(Deployment):
         self._broker.thaw()
 
 
-DEPLOYMENTS: Final[Mapping[str, type[Deployment]]] = {"embedded": Embedded, "apart": Apart}
+class OnFoundationDb(Apart):
+    """The same roles on a FoundationDB cluster of one process, which is killed and frozen like the others."""
+
+    choices = (
+        *Apart.choices,
+        Choice(Kind.KILL, "foundationdb", 0.2, 8.0),
+        Choice(Kind.FREEZE, "foundationdb", 1.0, 12.0),
+    )
+
+    def __init__(self, folder: Path, seed: int, *, kv_faults: bool) -> None:
+        home = folder / "foundationdb"
+        home.mkdir()
+        self._cluster = Cluster(home)  # before anything runs: there may be none to be had
+        super().__init__(folder, seed, kv_faults=kv_faults)
+
+    def _store(self) -> str:
+        self._stack.callback(self._cluster.kill)
+        self._cluster.start()
+        return f"fdb://{self._cluster.file}"
+
+    def _actions(self, target: str) -> Mapping[Kind, tuple[Callable[[], None], Callable[[], None]]]:
+        if target != "foundationdb":
+            return super()._actions(target)
+        freeze, thaw = (functools.partial(self._cluster.pause, is_paused=is_paused) for is_paused in (True, False))
+        return {Kind.KILL: (self._cluster.kill, self._cluster.start), Kind.FREEZE: (freeze, thaw)}
+
+
+DEPLOYMENTS: Final[Mapping[str, type[Deployment]]] = {
+    "embedded": Embedded,
+    "apart": Apart,
+    "foundationdb": OnFoundationDb,
+}
 """Name on the command line -> what it means."""

@@ -29,6 +29,8 @@ BUCKETS: Final = {
 }
 LINE: Final = "line of"
 """How a terminal line begins that counts; the released client prints its own troubles between them."""
+PICTURES: Final = "seq/"
+"""How the path of a file in its run begins when no artifact but an item names it."""
 LEVELS: Final = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR"}
 
 
@@ -135,6 +137,15 @@ def object_text(bucket: str, value: Mapping[str, Any]) -> str:
         "figures": ("data",),
     }[bucket]
     return json_text({name: value.get(name) for name in members})
+
+
+def is_seen(slot: Slot, stored: Mapping[Slot, Any]) -> bool:
+    """Tell whether readers of the run can see what a slot holds.
+
+    A picture and its announcement are frames of their own, and readers find a picture through its item alone. When the
+    item's frame was refused or dropped, the picture lies in the bucket without being named; `lost_files` looks there.
+    """
+    return slot[0] != "file" or slot in stored or not slot[1].partition("/")[2].startswith(PICTURES)
 
 
 def _writes_of(frame: Frame, counted: dict[str, int]) -> Iterator[Write]:

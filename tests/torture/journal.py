@@ -71,6 +71,19 @@ class Journals:
             found[frame.run].append(frame)
         return found
 
+    def acknowledged_runs(self) -> set[str]:
+        """Return the runs of which some frame was acknowledged."""
+        return {frame.run for frame in self.frames if frame.acknowledged}
+
+    def announced(self) -> set[tuple[str, str]]:
+        """Return run and path of each file that a frame announces, acknowledged or not: its upload was answered."""
+        return {
+            (frame.run, str(message["artifact_path"]))
+            for frame in self.frames
+            for message in frame.messages
+            if message["type"] == "blob_ref"
+        }
+
 
 @dataclass
 class _Connection:

@@ -1,4 +1,4 @@
-"""What lies in the store and among the files that no living run owns."""
+"""What lies in the store and among the files that no living run owns, and what of the files of living ones does not."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from matyan.ids import DEFAULT_PROJECT
 from matyan.store.keyspace import Subspace, children, dead_letters, subspace
 from matyan.store.scans import scan_all
 from tests.torture.checker import Finding
+from tests.torture.journal import Journals, digest
 
 NUMBER_AT: Final = {
     Subspace.RUNS: 0,
@@ -64,6 +65,26 @@ def left_among_files(blobs: BlobEngine, living: Collection[str], named: Collecti
 
 
 _OWN: Final = "items/"
+
+
+def lost_files(blobs: BlobEngine, journals: Journals, deleted: Collection[str]) -> Iterator[Finding]:
+    """Yield files that were uploaded to a run that is stored, and are not in the bucket or hold other bytes there.
+
+    A writer announces a file when its upload was answered, so it has to be there whether or not the announcement was
+    acknowledged, and whether or not an item or artifact of the run names it.
+
+    Args:
+        blobs: where the files are.
+        journals: what was uploaded and announced.
+        deleted: runs whose files are to be gone.
+    """
+    stored = journals.acknowledged_runs() - set(deleted)
+    for run, path in sorted(file for file in journals.announced() if file[0] in stored):
+        data = blobs.get(blob_key(DEFAULT_PROJECT, run, path))
+        if data is None:
+            yield Finding("lost", run, f"the file {path!r} was uploaded and is not in the bucket")
+        elif digest(data) not in journals.uploads[f"{run}/{path}"]:
+            yield Finding("wrong", run, f"the file {path!r} in the bucket has other bytes than were uploaded")
 
 
 def _pairs(kv: KvEngine, space: Subspace) -> list[tuple[bytes, bytes]]:

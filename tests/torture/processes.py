@@ -15,6 +15,7 @@ from typing import Final
 
 import httpx
 
+from tests.support import loopback
 from tests.support.scripts import ROOT
 from tests.support.server import MATYAN, free_port
 
@@ -134,7 +135,7 @@ class Process:
     def is_ready(self) -> bool:
         """Ask it."""
         try:
-            return httpx.get(f"{self.url}/health/ready/", timeout=2, trust_env=False).status_code == httpx.codes.OK
+            return loopback.get(f"{self.url}/health/ready/", timeout=2).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
 
@@ -151,11 +152,11 @@ class Process:
                 raise TimeoutError(f"{self.name} is not ready after {START_SECONDS_MAX:.0f} s: see {self.log_path}")
             time.sleep(0.1)
 
-    def metric(self, name: str) -> float:
-        """Return the sum of a metric over its labels; 0 when it has none."""
-        text = httpx.get(f"{self.url}/metrics/", timeout=10, trust_env=False).raise_for_status().text
-        lines = (line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{")))
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+    def samples(self, name: str) -> dict[str, float]:
+        """Return a metric's values by name and labels, as they are exposed; none while nothing was observed."""
+        text = loopback.get(f"{self.url}/metrics/", timeout=10).raise_for_status().text
+        lines = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{")))
+        return {labelled: float(value) for labelled, value in lines}
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:

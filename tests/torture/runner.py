@@ -17,7 +17,7 @@ from tests.torture.deployments import DEPLOYMENTS, Deployment
 from tests.torture.editor import Editor
 from tests.torture.faults import Injector
 from tests.torture.journal import Journals, read_journals
-from tests.torture.leftovers import left_among_files, left_in_store
+from tests.torture.leftovers import left_among_files, left_in_store, lost_files
 from tests.torture.patience import PatientRest
 from tests.torture.processes import environment, python_module
 from tests.torture.schedule import Fault, make_schedule
@@ -245,6 +245,7 @@ def _leftovers(deployment: Deployment, journals: Journals, edits: Edits) -> Iter
     blobs = deployment.blobs()
     try:
         yield from left_among_files(blobs, journals.of_runs().keys() - edits.deleted, journals.uploads.keys())
+        yield from lost_files(blobs, journals, edits.deleted)
     finally:
         blobs.close()
 

@@ -13,7 +13,7 @@ import httpx
 
 from tests.support import treestream
 from tests.support.rest import Rest, canonical
-from tests.torture.expected import LINE, Histories, Slot, json_text, object_text, point
+from tests.torture.expected import ABSENT, LINE, PICTURES, Histories, Slot, json_text, object_text, point
 from tests.torture.journal import digest
 
 ALL_RUNS: Final = "run.archived in [True, False]"
@@ -29,6 +29,7 @@ class Stored:
     """One run as readers see it."""
 
     slots: dict[Slot, Any] = field(default_factory=dict)
+    """A file that the run names and that is not there holds ABSENT; a file that nothing names has no slot."""
     records: list[str] = field(default_factory=list)
     """Texts of the log records in order."""
     lines: list[str] = field(default_factory=list)
@@ -102,8 +103,8 @@ def _objects(rest: Rest, run: str, bucket: str, trace: Mapping[str, Any]) -> Ite
         slot = (bucket, trace["name"], canonical(trace["context"]), int(step))
         yield ("object", *slot), object_text(bucket, _as_sent(bucket, found))
         if bucket == "images":
-            key = f"{run}/seq/{trace['name']}/{int(step)}.png"
-            yield from _picture(rest, key, found["blob_uri"])
+            key = f"{run}/{PICTURES}{trace['name']}/{int(step)}.png"
+            yield ("file", key), _picture(rest, found["blob_uri"])
 
 
 def _as_sent(bucket: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -115,17 +116,26 @@ def _as_sent(bucket: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
     return value
 
 
-def _picture(rest: Rest, key: str, uri: str) -> Iterator[tuple[Slot, Any]]:
+def _picture(rest: Rest, uri: str) -> str | None:
+    """Return the digest of a picture that an item names; ABSENT when it is not there."""
     found = dict(treestream.trees(rest.send("POST", "/runs/images/get-batch/", [uri]).content))
-    for data in found.values():
-        yield ("file", key), digest(data)
+    return digest(found[uri]) if uri in found else ABSENT
 
 
 def _artifacts(rest: Rest, run: str, info: Mapping[str, Any]) -> Iterator[tuple[Slot, Any]]:
     for artifact in info["artifacts"]:
-        path = artifact["path"]
+        yield ("file", f"{run}/{artifact['path']}"), _artifact(rest, run, artifact["path"])
+
+
+def _artifact(rest: Rest, run: str, path: str) -> str | None:
+    """Return the digest of an artifact that the run names; ABSENT when it is not there."""
+    try:
         answer = rest.send("GET", f"/runs/{quote(run)}/artifacts/download/?path={quote(path, safe='')}")
-        yield ("file", f"{run}/{path}"), digest(answer.content)
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code == httpx.codes.NOT_FOUND:
+            return ABSENT
+        raise
+    return digest(answer.content)
 
 
 def _read_logs(rest: Rest, run: str, found: Stored) -> None:

@@ -14,7 +14,7 @@ from tests.torture.runner import Plan, Report, describe, keep_evidence, schedule
 pytest.importorskip("matyan_client", reason="matyan-client is not installed")
 
 EMBEDDED: Final = Plan(seed=20261121, seconds=20.0, deployment="embedded", writers=4, clients=3, life_seconds=8.0)
-APART: Final = Plan(seed=20261121, seconds=45.0, deployment="apart", writers=6, clients=4, life_seconds=12.0)
+APART: Final = Plan(seed=20261121, seconds=30.0, deployment="apart", writers=6, clients=4, life_seconds=12.0)
 
 
 def tortured(plan: Plan, folder: Path) -> Report:
@@ -37,17 +37,18 @@ def test_one_process_keeps_what_it_acknowledged_exactly_once(tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.kafka
 @pytest.mark.s3
-def test_roles_apart_keep_what_they_acknowledged_exactly_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("deployment", ["apart", pytest.param("foundationdb", marks=pytest.mark.fdb)])
+def test_roles_apart_keep_what_they_acknowledged_exactly_once(tmp_path: Path, deployment: str) -> None:
     try:
         kafka.jars()
     except LookupError as error:
         pytest.skip(f"needs a Kafka broker: {error}")
 
-    report = tortured(APART, tmp_path)
+    report = tortured(dataclasses.replace(APART, deployment=deployment), tmp_path)
 
     assert report.is_good, describe(report)
-    assert report.tally.acknowledged > 300
-    assert report.tally.items > 3000
+    assert report.tally.acknowledged > 100
+    assert report.tally.items > 1000
 
 
 def test_a_seed_says_what_happens() -> None:
