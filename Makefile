@@ -3,7 +3,8 @@
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
 	if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$name; break; fi; done)
 VENV ?= .venv
-WORKERS ?= auto
+# One more than there are cores, since many tests wait.
+WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PACKAGE := pyproject.toml
@@ -25,7 +26,7 @@ demo: $(VENV)/.installed ## log a small training into a running tracker
 	@$(BIN)/matyan demo $(ARGS)
 
 test: $(VENV)/.installed-dev ## install everything and run every test
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.installed-dev ## format, lint, types, import layers, docs
 	$(BIN)/ruff format --check .
@@ -71,13 +72,15 @@ $(BIN)/python:
 	@echo "making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 
+# pip leaves compiling to the first import: of all that is installed, tests load a fifth.
 $(VENV)/.installed: requirements.lock $(PACKAGE) | $(BIN)/python
 	@echo "installing the locked dependencies (once)"
-	@$(PIP) install --require-hashes --requirement requirements.lock
+	@$(PIP) install --no-compile --require-hashes --requirement requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed | $(BIN)/python
-	@echo "installing the development tools (once)"
-	@$(PIP) install --require-hashes --requirement requirements-dev.lock
-	@touch $@
+$(VENV)/.installed-dev: requirements-dev.lock requirements.lock $(PACKAGE) | $(BIN)/python
+	@echo "installing the locked dependencies and the development tools (once)"
+	@$(PIP) install --no-compile --require-hashes --requirement requirements-dev.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $(VENV)/.installed $@

@@ -29,7 +29,14 @@ NOT_BY_FOUNDATIONDB: Final[Mapping[str, str]] = {
 }
 
 
-@pytest.fixture(params=[*WRAPPERS, pytest.param("foundationdb", marks=pytest.mark.fdb)])
+ENGINES: Final = (
+    "embedded",
+    *(pytest.param(name, marks=pytest.mark.one_python) for name in WRAPPERS if name != "embedded"),
+    pytest.param("foundationdb", marks=pytest.mark.fdb),
+)
+
+
+@pytest.fixture(params=ENGINES)
 def kv(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KvEngine]:
     """An empty key-value store."""
     reason = NOT_BY_FOUNDATIONDB.get(request.node.originalname)

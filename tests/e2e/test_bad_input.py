@@ -174,15 +174,15 @@ def test_a_hundred_thousand_sequences_fit_in_one_run(server: MatyanServer, rest:
         socket.send(create(run))
         for frame in frames(messages):
             assert socket.send_text(frame)["status"] == "ok"
+        socket.send(message("add_tag", run, tag_name="all of it"))
+    query = f"run.hash == '{run}'"
+    eventually(lambda: rest.runs(query, exclude_traces=True)[run]["props"]["tags"], bool, seconds=120)
 
-    def summaries() -> dict[str, float]:
-        traces = rest.runs(f"run.hash == '{run}'")[run]["traces"]["metric"]
-        return {trace["name"]: trace["values"]["last"] for trace in traces}
-
-    last = messages[-1]["name"]
-    assert eventually(lambda: rest.metrics(run, f"metric.name == '{last}'"), bool, seconds=120)
-    found = summaries()
+    traces = rest.runs(query)[run]["traces"]["metric"]
+    found = {trace["name"]: trace["values"]["last"] for trace in traces}
     assert found == {item["name"]: item["value"] for item in messages}
+    last = f"metric/{SEQUENCES - 1:06d}"
+    assert [*rest.metrics(run, f"metric.name == '{last}'")] == [(last, NO_CONTEXT)]
 
 
 @pytest.mark.parametrize("run", ["progress", "progress_0", "x" * 257])

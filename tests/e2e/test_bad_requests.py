@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
+from tests.support import loopback
 from tests.support.document import Operation, operations
 from tests.support.rest import Rest, eventually
 from tests.support.server import MatyanServer
@@ -184,7 +184,7 @@ def routes(server: MatyanServer) -> list[Operation]:
         writer.send(create("there"), metric("there", "loss", 1.0, 0))
     with Rest(server.url) as rest:
         assert eventually(lambda: rest.metrics("there"), bool)
-    return operations(httpx.get(f"{server.url}/openapi/openapi.json", timeout=30).json())
+    return operations(loopback.get(f"{server.url}/openapi/openapi.json", timeout=30).json())
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def sender(server: MatyanServer) -> Iterator[Sender]:
     yield sender
     sender.close()
     assert sender.complaints == [], "\n".join(["", *sender.complaints])
-    assert httpx.get(f"{server.url}/health/ready/", timeout=5).status_code == 200
+    assert loopback.get(f"{server.url}/health/ready/", timeout=5).status_code == 200
     assert "request raised" not in server.log[logged:]
 
 
@@ -361,14 +361,15 @@ def test_a_body_that_never_ends_holds_nobody_up(server: MatyanServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
         connection.sendall(b"POST /api/tags HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
 
-        assert httpx.get(f"{server.url}/api/tags/", timeout=5).status_code == 200
-    assert httpx.get(f"{server.url}/health/ready/", timeout=5).status_code == 200
+        assert loopback.get(f"{server.url}/api/tags/", timeout=5).status_code == 200
+    assert loopback.get(f"{server.url}/health/ready/", timeout=5).status_code == 200
     assert "request failed" not in server.log
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error_of_the_server(server: MatyanServer) -> None:
     wanted = {"run_id": "left", "artifact_path": "half"}
-    signed = httpx.post(f"{server.url}/api/v1/rest/artifacts/presign", json=wanted, timeout=5).json()
+    with loopback.client(server.url) as client:
+        signed = client.post("/api/v1/rest/artifacts/presign", json=wanted).json()
     upload = urlsplit(signed["upload_url"]).path
     for method, path in (("POST", "/api/tags"), ("PUT", upload)):
         with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
@@ -377,7 +378,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error_of_the_serve
             time.sleep(0.2)  # the server reads
 
     def counted() -> set[str]:
-        text = httpx.get(f"{server.url}/metrics/", timeout=5).text
+        text = loopback.get(f"{server.url}/metrics/", timeout=5).text
         return set(re.findall(r'method="PUT",path_template="/api/v1/uploads/{token}",status_class="(\dxx)"', text))
 
     assert "4xx" in eventually(counted, lambda found: "4xx" in found)

@@ -19,6 +19,7 @@ from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.roles.background import FREE_PATIENCE_SECONDS
 from matyan.store.keyspace import Subspace
 from matyan.store.scans import scan_all
+from tests.support import loopback
 from tests.support.rest import Rest, canonical, eventually
 from tests.support.server import MatyanServer
 from tests.support.writer import RawWriter, create, message, metric, upload
@@ -109,7 +110,7 @@ def test_the_event_of_a_deletion_frees_its_files_before_any_job_looks(server: Ma
 def events_processed(server: MatyanServer) -> float:
     """Return how many deletions of runs were brought to their end by their event."""
     start = 'matyan_control_events_processed_total{event_type="run_deleted"}'
-    lines = httpx.get(f"{server.url}/metrics/", trust_env=False).text.splitlines()
+    lines = loopback.get(f"{server.url}/metrics/").text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith(start))
 
 
@@ -155,6 +156,6 @@ def test_a_run_deleted_while_its_client_trains_never_comes_back(server: MatyanSe
     assert not any(seen)
     assert not rest.exists(run)
     assert run not in rest.runs("run.archived in [True, False]")
-    dropped = httpx.get(f"{server.url}/metrics/", trust_env=False).text
+    dropped = loopback.get(f"{server.url}/metrics/").text
     (line,) = [line for line in dropped.splitlines() if line.startswith('matyan_ingest_items_total{outcome="dropped_')]
     assert float(line.split()[-1]) > 0

@@ -14,18 +14,17 @@ from contextlib import ExitStack
 from typing import Final
 from urllib.parse import quote
 
-import httpx
 import pytest
 
 from matyan.threads import QUERY_THREADS
+from tests.support import loopback
 from tests.support.rest import Rest, eventually
 from tests.support.server import MatyanServer
 from tests.support.writer import RawWriter, create
 
-RUNS: Final = 60
-_LOOP: Final = " ".join(f"for {name} in [1, 2, 3, 4, 5, 6, 7, 8]" for name in "abcde")
-SLOW: Final = " or ".join([f"len([1 {_LOOP}]) < 0"] * 4)
-"""False of every run, after about a tenth of a second."""
+RUNS: Final = 300
+SLOW: Final = " or ".join(["len([1 for a in range(8000)]) < 0"] * 4)
+"""False of every run, after about a hundredth of a second."""
 PATH: Final = "/api/runs/search/run"
 
 
@@ -49,7 +48,7 @@ def ask(server: MatyanServer, **params: str) -> socket.socket:
 
 def left(server: MatyanServer) -> int:
     """Return how many searches were ended by their clients' leaving."""
-    text = httpx.get(f"{server.url}/metrics/").text
+    text = loopback.get(f"{server.url}/metrics/").text
     found = re.search(r'matyan_query_stopped_total\{reason="disconnect"\} (\d+)', text)
     return int(found[1]) if found else 0
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support import loopback
 from tests.support.rest import Rest, eventually
 from tests.support.server import MatyanServer
 from tests.support.writer import RawWriter, create, metric, upload
@@ -24,7 +24,7 @@ Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def scrape(url: str) -> Figures:
-    text = httpx.get(f"{url}/metrics/", trust_env=False).text
+    text = loopback.get(f"{url}/metrics/").text
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)

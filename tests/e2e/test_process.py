@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import httpx
 import pytest
 
+from tests.support import loopback
 from tests.support.rest import Rest, canonical, eventually
 from tests.support.server import MatyanServer, ServerError, free_port
 from tests.support.writer import RawWriter, create, metric
@@ -61,7 +61,7 @@ def test_the_same_app_answers_on_the_second_port(tmp_path: Path) -> None:
     with MatyanServer(tmp_path / "home") as server:
         second = f"127.0.0.1:{server.port + 1}"
 
-        version = httpx.get(f"http://{second}/api/v1/rest/version/", trust_env=False).json()
+        version = loopback.get(f"http://{second}/api/v1/rest/version/").json()
         with RawWriter(f"ws://{second}", "second-port") as writer:
             reply = writer.send(create("second-port"))
 

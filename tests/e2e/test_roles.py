@@ -6,10 +6,11 @@ killed or frozen. Afterwards every acknowledged frame must be found once, in ord
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,7 @@ from tests.support.writer import RawWriter, create, message, metric
 pytestmark = [pytest.mark.kafka, pytest.mark.s3, pytest.mark.slow]
 
 WRITERS: Final = 4
+PAUSE_SECONDS: Final = 0.02
 SESSION_SECONDS: Final = 3
 """How long a worker may be silent before its partitions go to others."""
 
@@ -46,7 +48,11 @@ def roles(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> Iter
 def written(roles: Installation, name: str, frontiers: Sequence[str] = ("frontier",)) -> Iterator[None]:
     """Have writers write while the block runs, then check what is stored."""
     writers = [
-        CountingWriter(lambda at=at: roles[frontiers[at % len(frontiers)]].websocket_url, f"{name}-{at}")  # type: ignore[misc]
+        CountingWriter(
+            lambda at=at: roles[frontiers[at % len(frontiers)]].websocket_url,  # type: ignore[misc]
+            f"{name}-{at}",
+            pause_seconds=PAUSE_SECONDS,
+        )
         for at in range(WRITERS)
     ]
     for writer in writers:
@@ -67,13 +73,10 @@ def kill(roles: Installation, name: str) -> None:
     roles[name].kill()
 
 
-@pytest.mark.parametrize("end", [stop, kill])
 @pytest.mark.parametrize("names", [("frontier",), ("ingest",), ("serve", "control")])
-def test_roles_that_end_and_come_back_cost_nothing(
-    roles: Installation, names: Sequence[str], end: Callable[[Installation, str], None]
-) -> None:
-    with written(roles, f"{end.__name__}-{names[0]}"):
-        for name in (*names, *names):
+def test_roles_that_end_and_come_back_cost_nothing(roles: Installation, names: Sequence[str]) -> None:
+    with written(roles, f"ended-{names[0]}"):
+        for end, name in itertools.product((stop, kill), names):
             time.sleep(0.5)
             end(roles, name)
             roles[name].start()
@@ -83,9 +86,9 @@ def test_workers_that_come_and_go_lose_and_repeat_nothing(roles: Installation) -
     with written(roles, "rebalance"):
         time.sleep(0.5)
         second = roles.start("ingest-2")
-        time.sleep(1.5)
+        time.sleep(1)
         third = roles.start("ingest-3")
-        time.sleep(1.5)
+        time.sleep(1)
         assert second.stop() == 0
         time.sleep(0.5)
         third.kill()
@@ -97,7 +100,7 @@ def test_a_worker_that_stood_still_applies_nothing_stale_when_it_wakes(roles: In
     with written(roles, "zombie"):
         time.sleep(1)
         os.kill(second.pid, signal.SIGSTOP)
-        time.sleep(SESSION_SECONDS * 2 + 1)
+        time.sleep(SESSION_SECONDS + 2)  # its partitions are others' by now
         os.kill(second.pid, signal.SIGCONT)
         time.sleep(2)
     assert second.is_running()
@@ -138,8 +141,7 @@ def test_records_of_a_deleted_run_stay_dead_whichever_worker_reads_them(roles: I
         assert run not in rest.runs("run.archived in (True, False)")
 
 
-@pytest.mark.parametrize("kind", ["read", "write"])
-def test_serve_answers_as_recorded(s3_server: S3Server, tmp_path: Path, kind: str) -> None:
+def test_serve_answers_as_recorded(s3_server: S3Server, tmp_path: Path) -> None:
     source = golden_aim_repository(tmp_path / "source")
 
     def import_golden(roles: Installation) -> None:
@@ -149,4 +151,6 @@ def test_serve_answers_as_recorded(s3_server: S3Server, tmp_path: Path, kind: st
         installed(tmp_path / "home", shared_broker(), s3_server, before=import_golden) as roles,
         Replay(roles["serve"].url, base="/api") as replay,
     ):
-        assert differences(replay, load(kind)) == {}
+        # Reads first: they are of what the edits change.
+        assert differences(replay, load("read")) == {}
+        assert differences(replay, load("write")) == {}

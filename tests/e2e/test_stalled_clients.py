@@ -19,7 +19,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from tests.support import treestream
+from tests.support import loopback, treestream
 from tests.support.rest import Rest, eventually
 from tests.support.server import MatyanServer
 from tests.support.writer import RawWriter, create, message, upload
@@ -123,7 +123,7 @@ def slowest_answer(server: MatyanServer) -> tuple[float, str]:
         "upload": upload_small,
     }
     took: dict[str, float] = {}
-    with httpx.Client(base_url=server.url, timeout=10, trust_env=False) as client:
+    with loopback.client(server.url, timeout=10) as client:
         for name, ask in asks.items():
             began = time.monotonic()
             ask(client).raise_for_status()
@@ -200,7 +200,7 @@ def test_a_body_that_was_given_up_does_not_look_whole(tmp_path: Path) -> None:
 
 
 def test_uploads_that_send_a_byte_now_and_then_hold_nothing_up(filled: MatyanServer) -> None:
-    with httpx.Client(base_url=filled.url, trust_env=False) as client:
+    with loopback.client(filled.url) as client:
         paths = [httpx.URL(presigned(client, f"slow{number}")).path for number in range(STALLED)]
 
     with stalled(filled, lambda number: request("PUT", paths[number], length=FILE_BYTES)) as connections:
@@ -214,7 +214,7 @@ def test_uploads_that_send_a_byte_now_and_then_hold_nothing_up(filled: MatyanSer
 
 def test_an_upload_that_comes_in_drops_is_stored_whole(filled: MatyanServer) -> None:
     content = os.urandom(3_000_000)
-    with httpx.Client(base_url=filled.url, trust_env=False) as client:
+    with loopback.client(filled.url) as client:
         path = httpx.URL(presigned(client, "drops")).path
 
     with connect(filled) as connection:

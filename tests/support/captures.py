@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
+from tests.support import loopback
 from tests.support.oracle import ExpectedRun
 from tests.support.server import MatyanServer
 from tests.support.writer import RawWriter
@@ -28,7 +29,7 @@ class Replay:
         self.refused: list[str] = []
         """Frames that were answered with an error although the contract lets no item of them be refused."""
         self._server = server
-        self._http = httpx.Client(base_url=server.url, timeout=30, trust_env=False)
+        self._http = loopback.client(server.url)
         self._upload_urls: dict[str, str] = {}
         self._open: dict[int, tuple[str, RawWriter]] = {}
         self._entries = [json.loads(line) for line in (INGEST / f"{capture}.jsonl").read_text().splitlines()]

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
-from tests.support import treestream
+from tests.support import loopback, treestream
 from tests.support.dataset import GOLDEN
 
 RECORDINGS: Final = GOLDEN / "rest"
@@ -54,7 +54,7 @@ class Replay:
     """Sends recordings one after another; ids that earlier answers gave stand in for the recorded ones."""
 
     def __init__(self, origin: str, *, base: str = "/api") -> None:
-        self._client = httpx.Client(base_url=origin, timeout=60, trust_env=False)
+        self._client = loopback.client(origin, timeout=60)
         self._base = base
         self._captured: dict[str, Any] = {}
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
-from tests.support import treestream
+from tests.support import loopback, treestream
 
 T = TypeVar("T")
 MATYAN_BASE: Final = "/api/v1/rest"
@@ -39,7 +39,7 @@ class Rest:
     """A reader of one tracker. Any answer of 400 and above raises `httpx.HTTPStatusError`."""
 
     def __init__(self, origin: str, base: str = MATYAN_BASE) -> None:
-        self._client = httpx.Client(base_url=origin + base, timeout=60, trust_env=False)
+        self._client = loopback.client(origin + base, timeout=60)
 
     def __enter__(self) -> Self:
         return self
@@ -105,10 +105,12 @@ class Rest:
 def eventually(read: Callable[[], T], accept: Callable[[T], object], seconds: float = VISIBLE_SECONDS_MAX) -> T:
     """Read until `accept` holds and return what was read; after `seconds` return the last reading anyway.
 
-    The caller asserts on what it gets, so that a failure shows the difference and not a time-out.
+    The caller asserts on what it gets, so that a failure shows the difference and not a time-out. Between two readings
+    at least as much time passes as the first took: who waits takes at most half of what the server could do.
     """
     deadline = time.monotonic() + seconds
     while True:
+        began = time.monotonic()
         try:
             found = read()
             if accept(found) or time.monotonic() > deadline:
@@ -116,7 +118,7 @@ def eventually(read: Callable[[], T], accept: Callable[[T], object], seconds: fl
         except httpx.HTTPStatusError:
             if time.monotonic() > deadline:
                 raise
-        time.sleep(0.02)
+        time.sleep(max(0.02, time.monotonic() - began))
 
 
 def _series(trace: dict[str, Any]) -> Series:

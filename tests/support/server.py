@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,11 +17,13 @@ from typing import Final, Self
 
 import httpx
 
+from tests.support import loopback
 from tests.support.stores import store_environment
 
 MATYAN: Final = Path(sys.executable).with_name("matyan")
-START_SECONDS_MAX: Final = 30.0
+START_SECONDS_MAX: Final = 60.0
 STOP_SECONDS_MAX: Final = 20.0
+PORTS: Final = (10_000, 20_000)
 
 
 class ServerError(Exception):
@@ -28,12 +31,15 @@ class ServerError(Exception):
 
 
 def free_port() -> int:
-    """Return a port p of 127.0.0.1 with p and p + 1 unused at this moment."""
+    """Return a port p of 127.0.0.1 with p and p + 1 unused at this moment.
+
+    It lies below the ports that the system gives to clients, one of which would take it while a server is down.
+    """
     while True:
+        port = random.SystemRandom().randrange(*PORTS)
         with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
             try:
+                first.bind(("127.0.0.1", port))
                 second.bind(("127.0.0.1", port + 1))
             except OSError:
                 continue
@@ -126,7 +132,7 @@ class MatyanServer:
     def is_ready(self) -> bool:
         """Ask the server whether it would take data."""
         try:
-            return httpx.get(f"{self.url}/health/ready/", timeout=2).status_code == httpx.codes.OK
+            return loopback.get(f"{self.url}/health/ready/", timeout=2).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
 

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-import httpx
 from websockets.sync.client import ClientConnection, connect
+
+from tests.support import loopback
 
 EPOCH: Final = datetime(2026, 11, 21, 3, 40, 42, tzinfo=UTC)
 """The client time of message number 0 of every writer."""
@@ -74,7 +75,7 @@ def upload(
 ) -> str:
     """Presign and upload as the client does, pieces as a stream; return the key that a `blob_ref` names."""
     body = {"run_id": run, "artifact_path": path, "content_type": content_type}
-    with httpx.Client(timeout=30, trust_env=False) as client:
+    with loopback.client() as client:
         signed = client.post(f"{origin}/api/v1/rest/artifacts/presign", json=body).raise_for_status().json()
         headers = {"Content-Type": content_type, **(signed.get("headers") or {})}
         client.put(signed["upload_url"], content=data, headers=headers).raise_for_status()
