@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from matyan.catalog.model import EntityDeletion, Experiment, RunPlace, Tag
 from matyan.engines.kv.protocol import KvReader, KvTransaction, Pair
 from matyan.ids import Project
 from matyan.limits import SCAN_ROWS_MAX
-from matyan.store import keyspace
+from matyan.store import changes, keyspace
 from matyan.store.keyspace import Subspace
 from matyan.store.records import RecordCodec
 from matyan.store.scans import scan_all
 
 E = TypeVar("E", Experiment, Tag)
+DECODED_MAX: Final = 4096
 _deletions: Final = RecordCodec(EntityDeletion)
 
 
@@ -32,6 +34,8 @@ class Entities(Generic[E]):
         self, kind: type[E], *, records: Subspace, names: Subspace, runs: Subspace, deletions: Subspace
     ) -> None:
         self._codec: RecordCodec[E] = RecordCodec(kind)
+        # Runs in memory share what they refer to, and pages of runs refer to the same few again and again.
+        self._decode: Callable[[bytes], E] = lru_cache(DECODED_MAX)(self._codec.decode)
         self._records = records
         self._names = names
         self._runs = runs
@@ -41,9 +45,7 @@ class Entities(Generic[E]):
         """Return those that exist, by id."""
         values = reader.get_many([keyspace.entity(project, self._records, entity_id) for entity_id in ids])
         return {
-            entity_id: self._codec.decode(value)
-            for entity_id, value in zip(ids, values, strict=True)
-            if value is not None
+            entity_id: self._decode(value) for entity_id, value in zip(ids, values, strict=True) if value is not None
         }
 
     def get(self, reader: KvReader, project: Project, entity_id: str) -> E | None:
@@ -72,6 +74,7 @@ class Entities(Generic[E]):
         """Store a new record and its name. Later changes go through `replace`."""
         tx.put(keyspace.entity(project, self._records, entity.id), self._codec.encode(entity))
         tx.put(keyspace.entity_name(project, self._names, entity.name), entity.id.encode())
+        changes.note(tx, project, self._records, entity.id)
 
     def replace(self, tx: KvTransaction, project: Project, before: E, after: E) -> None:
         """Store the changed form of a record; its old name, if it has another now, is free again."""
@@ -119,6 +122,7 @@ class Entities(Generic[E]):
         """Delete a record and its name, and note that its runs have to be dealt with."""
         tx.clear(keyspace.entity(project, self._records, entity.id))
         tx.clear(keyspace.entity_name(project, self._names, entity.name))
+        changes.note(tx, project, self._records, entity.id)
         deletion = EntityDeletion(id=entity.id, deletes_runs=deletes_runs)
         tx.put(keyspace.entity(project, self._deletions, entity.id), _deletions.encode(deletion))
 

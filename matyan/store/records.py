@@ -88,8 +88,8 @@ def get_documents(reader: KvReader, bases: Sequence[bytes]) -> list[bytes | None
     tails = iter(reader.get_many(rest)) if rest else iter(())
     documents: list[bytes | None] = []
     for head in heads:
-        if head is None:
-            documents.append(None)
+        if head is None or head[0] == 1:
+            documents.append(head and head[1:])
             continue
         pieces = [head[1:], *(next(tails) for _ in range(1, head[0]))]
         if None in pieces:
