@@ -6,6 +6,7 @@ Apart from `cli.py` because there are many. Imports are late, as they are there.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -51,7 +52,31 @@ def add_commands(commands: Any, add: Add) -> None:
 
     space = add(commands, "space", _space, "print the bytes that runs, deleted ones too, or everything take")
     space.add_argument("runs", nargs="*", metavar="RUN_ID", help="runs; without one: everything")
+    reindex = add(commands, "reindex", _reindex, "rebuild the index that queries use, or prove that it is right")
+    reindex.add_argument(
+        "--verify", action="store_true", help="compare it with what it should be and change nothing; exit code 1 if not"
+    )
+    _add_query(add(commands, "query", _query, "print the runs that a query selects, and how they are found"))
     _add_sweep(add(commands, "sweep", _sweep, "do every job that tidies up, once and to the end"))
+
+
+def _add_query(query: argparse.ArgumentParser) -> None:
+    query.add_argument("expression", metavar="EXPRESSION", help="as in the search box of the UI")
+    query.add_argument(
+        "--search",
+        choices=("run", "metric", "images", "texts", "distributions", "audios", "figures"),
+        default="run",
+        help="what the expression is asked of (default: %(default)s)",
+    )
+    query.add_argument("--limit", type=_positive, metavar="N", help="print so many runs at most (default: all)")
+    query.add_argument("--explain", action="store_true", help="tell the plan, what the index gave, and the time")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not positive")
+    return number
 
 
 def _add_sweep(sweep: argparse.ArgumentParser) -> None:
@@ -222,6 +247,29 @@ def _item(index: int) -> str:
     return f"item {index}" if index >= 0 else f"item {-2 - index}, which could not be read"
 
 
+# ---- queries
+
+
+def _query(settings: Settings, options: argparse.Namespace) -> int:
+    from matyan.query.explain import found_lines, route_lines  # noqa: PLC0415 - see the module's docstring
+    from matyan.query.searches import Search  # noqa: PLC0415
+    from matyan.query.service import SearchService  # noqa: PLC0415
+    from matyan.roles.upkeep import opened  # noqa: PLC0415
+
+    with opened(settings) as context:
+        began, count = time.perf_counter(), 0
+        service = SearchService(kv=context.kv, seconds_max=settings.query.seconds)
+        route, candidates = service.find(Search(q=options.expression), options.search)
+        for candidate in itertools.islice(candidates, options.limit):
+            count += 1
+            _say_all(found_lines(candidate, options.search))
+        seconds = time.perf_counter() - began
+    if options.explain:
+        source = route.source
+        _say_all(route_lines(route.plan, source.choice, asked=source.asked, found=count, seconds=seconds))
+    return 0
+
+
 # ---- space and tidying
 
 
@@ -245,6 +293,28 @@ def _amounts(space: Space) -> Iterable[str]:
     for subspace, amount in sorted(space.keys.items(), key=lambda pair: -pair[1].size_bytes):
         yield f"  {subspace.name.lower():18}{amount.size_bytes:>18,} bytes {amount.entries:>12,} keys"
     yield f"{'files':20}{space.files.size_bytes:>18,} bytes {space.files.entries:>12,} files"
+
+
+def _reindex(settings: Settings, options: argparse.Namespace) -> int:
+    from matyan.ids import DEFAULT_PROJECT  # noqa: PLC0415 - see the module's docstring
+    from matyan.maintenance import reindex  # noqa: PLC0415
+    from matyan.roles.upkeep import opened  # noqa: PLC0415
+
+    with opened(settings) as context:
+        if not options.verify:
+            reindex.begin(context.kv, DEFAULT_PROJECT)
+            reindex.go_on(context.kv, DEFAULT_PROJECT)
+            _say("the index is complete")
+            return 0
+        verdict = reindex.verify(context.kv, DEFAULT_PROJECT)
+    _say(
+        f"{verdict.runs} runs should have {verdict.entries} entries: {verdict.missing} missing, "
+        f"{verdict.left_over} left over"
+    )
+    _say_all(difference.described(DEFAULT_PROJECT) for difference in verdict.examples)
+    if not verdict.is_complete:
+        _say("the index is not complete, so queries look at every run: run `matyan reindex`")
+    return 0 if verdict.is_good else EXIT_FAILED
 
 
 def _sweep(settings: Settings, options: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from matyan.ids import Project, RunId, RunNumber, check_label
 from matyan.ingestion.batches import Event, moment_ms
 from matyan.runs import repository as runs
 from matyan.runs import signs
+from matyan.runs.entries import shape_digest
 from matyan.runs.model import SYSTEM_PARAMS, Artifact, RunDocument
 from matyan.sequences import terminal
 from matyan.wire.codec import decode_tree, encode_tree
@@ -187,7 +188,7 @@ def _set_params(run: RunEditor, event: Event) -> None:
         tree = {SYSTEM_PARAMS: {} if stored is None else decode_tree(stored)}
         set_path(tree, {SYSTEM_PARAMS: system})
         runs.put_system_params(run.tx, run.project, run.number, encode_tree(tree[SYSTEM_PARAMS]))
-        run.change(event, has_system_params=True)
+        run.change(event, has_system_params=True, system_shape=shape_digest(tree[SYSTEM_PARAMS]))
     elif system is not None:
         run.params[SYSTEM_PARAMS] = system
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -16,13 +15,15 @@ import msgspec
 
 from matyan.blobs.service import PRESIGNED_SECONDS
 from matyan.clock import Clock
-from matyan.engines.kv.protocol import KeyRange, KvEngine, KvTransaction
+from matyan.engines.kv.protocol import KvEngine, KvTransaction
 from matyan.errors import UnavailableError
-from matyan.ids import Project
+from matyan.ids import Project, RunNumber
 from matyan.runs import tombstones
 from matyan.runs.graves import Graves
 from matyan.runs.tombstones import Due
+from matyan.sequences import repository as sequences
 from matyan.store import keyspace
+from matyan.store.keyspace import Subspace
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class Deletions:
 
     def _free(self, project: Project, due: Due, ends: float) -> bool:
         # Not durable: what the machine loses with its power is found and freed again.
-        while self._kv.write(partial(_clear_some, ranges=keyspace.run_contents(project, due.number)), durable=False):
+        while self._kv.write(partial(_clear_some, project=project, number=due.number), durable=False):
             if time.monotonic() >= ends:
                 return False
         try:
@@ -111,12 +112,15 @@ def _later(due: Due) -> Due | None:
     return Due(due_ms, due.number, msgspec.structs.replace(due.deletion, is_late=True))
 
 
-def _clear_some(tx: KvTransaction, *, ranges: Sequence[KeyRange]) -> bool:
-    """Clear the first rows of some ranges; return whether there may be more."""
+def _clear_some(tx: KvTransaction, *, project: Project, number: RunNumber) -> bool:
+    """Clear the first rows of what a run has left, and their entries in the index; return whether there may be more."""
     rows_left = _ROWS_PER_TRANSACTION
-    for where in ranges:
+    for space, where in zip(keyspace.CONTENTS, keyspace.run_contents(project, number), strict=True):
         rows = tx.scan(*where, rows_max=rows_left)
         if rows:
+            if space is Subspace.SUMMARIES:
+                for _, value in rows:
+                    sequences.clear_entries(tx, project, number, value)
             tx.clear_range(where.begin, rows[-1][0] + b"\x00")
         rows_left -= len(rows)
         if not rows_left:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -22,6 +23,7 @@ from matyan.store.parts import write_in_parts
 QUIET_SECONDS: Final = 60.0
 """A run that has sent nothing for so long is settled although it has not ended."""
 _SEQUENCES_PER_TRANSACTION: Final = 50
+_TOKEN_BYTES: Final = 8
 
 
 def settle_quiet_runs(kv: KvEngine, project: Project, clock: Clock, *, all_runs: bool = False) -> int:
@@ -34,7 +36,7 @@ def settle_quiet_runs(kv: KvEngine, project: Project, clock: Clock, *, all_runs:
             number = RunNumber(keyspace.last_number(key))
             is_quiet = signs.decode_ms(value) < quiet_before_ms
             if all_runs or is_quiet or _has_ended(kv, project, number):
-                _settle_run(kv, project, number, key, value)
+                _settle_run(kv, project, number, key)
                 settled += 1
         begin = rows[-1][0] + b"\x00"
     return settled
@@ -45,15 +47,28 @@ def _has_ended(kv: KvEngine, project: Project, number: RunNumber) -> bool:
     return document is None or not document.active
 
 
-def _settle_run(kv: KvEngine, project: Project, number: RunNumber, key: bytes, value: bytes) -> None:
+def _settle_run(kv: KvEngine, project: Project, number: RunNumber, key: bytes) -> None:
+    token = secrets.token_bytes(_TOKEN_BYTES)
+    value = kv.write(partial(_mark, key=key, token=token), durable=False)
+    if value is None:
+        return
     (summaries,) = kv.read(lambda reader: sequences.list_summaries(reader, project, [number], Bucket.METRIC))
     refs = [SequenceRef(number, summary.key) for summary in summaries]
     for at in range(0, len(refs), _SEQUENCES_PER_TRANSACTION):
         part = refs[at : at + _SEQUENCES_PER_TRANSACTION]
         for _ in write_in_parts(kv, part, partial(_settle_sequences, project=project), durable=False):
             pass  # each part is written when it is asked for
-    # Points that came meanwhile have set the key anew, and it stays.
+    # Points that came meanwhile have set the key anew, without the mark, and it stays.
     kv.write(partial(_forget, project=project, number=number, key=key, value=value), durable=False)
+
+
+def _mark(tx: KvTransaction, *, key: bytes, token: bytes) -> bytes | None:
+    value = tx.get(key)
+    if value is None:
+        return None  # the run was deleted
+    value = signs.marked(value, token)
+    tx.put(key, value)
+    return value
 
 
 def _forget(tx: KvTransaction, *, project: Project, number: RunNumber, key: bytes, value: bytes) -> None:

@@ -11,12 +11,14 @@ from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.kv.protocol import KeyRange, KvEngine, KvReader
 from matyan.errors import NotFoundError
 from matyan.ids import Project, RunId, RunNumber
+from matyan.runs import entries, tombstones
 from matyan.runs import repository as runs
-from matyan.runs import tombstones
 from matyan.runs.model import RunDocument
-from matyan.store import keyspace
+from matyan.sequences import repository as sequences
+from matyan.store import indexes, keyspace
 from matyan.store.deadletters import BLOB_PREFIX
 from matyan.store.keyspace import Subspace
+from matyan.store.scans import scan_all
 
 _ROWS_PER_READ: Final = 100
 """Of up to 100 kB each."""
@@ -62,7 +64,9 @@ def of_run(kv: KvEngine, blobs: BlobEngine, project: Project, run_id: RunId) -> 
         NotFoundError: there is no such run, and never was as far as anybody remembers.
     """
     ranges = kv.read(partial(_ranges_of, project=project, run_id=run_id))
-    return Space(_measure(kv, ranges), _files(blobs, blob_key(project, run_id, "")))
+    index = kv.read(partial(_index_of, project=project, run_id=run_id))
+    found = _measure(kv, ranges) | ({Subspace.INDEX: index} if index.entries else {})
+    return Space(found, _files(blobs, blob_key(project, run_id, "")))
 
 
 def of_project(kv: KvEngine, blobs: BlobEngine, project: Project) -> Space:
@@ -88,6 +92,18 @@ def _ranges_of(reader: KvReader, *, project: Project, run_id: RunId) -> list[tup
         (document,) = runs.read_documents(reader, project, [number])
         found += [] if document is None else _links(project, number, document)
     return found
+
+
+def _index_of(reader: KvReader, *, project: Project, run_id: RunId) -> Amount:
+    """Return what the entries of a run take, which lie among those of all; those of a deleted one are on their way."""
+    number = runs.get_number(reader, project, run_id)
+    if number is None:
+        return Amount()
+    (document,) = runs.read_documents(reader, project, [number])
+    held = {} if document is None else entries.entries_of(document)
+    held |= sequences.stored_entries(scan_all(reader, *keyspace.children(keyspace.summaries(project, number))))
+    keys = [indexes.entry_key(project, place, number) for place in held]
+    return Amount(len(held), sum(map(len, keys)) + sum(map(len, held.values())))
 
 
 def _ranges_of_number(project: Project, number: RunNumber) -> list[tuple[Subspace, KeyRange]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -10,21 +10,18 @@ import msgspec
 
 from matyan.catalog import documents
 from matyan.catalog import repository as catalog
-from matyan.engines.kv.protocol import KvEngine, KvReader
+from matyan.engines.kv.protocol import KeyRange, KvEngine
 from matyan.errors import InvalidArgumentError
-from matyan.ids import DEFAULT_PROJECT, Project, RunNumber
-from matyan.projects.model import ParamTree
+from matyan.ids import DEFAULT_PROJECT, Project
+from matyan.limits import SCAN_ROWS_MAX
+from matyan.projects import scanning
+from matyan.projects.vocabulary import VocabularyReader
 from matyan.runs import repository as runs
 from matyan.runs.activity import Activity
-from matyan.runs.model import SYSTEM_PARAMS, RunDocument
-from matyan.sequences import repository as sequences
 from matyan.sequences.model import Bucket
-from matyan.wire.codec import decode_tree
-
-PAGE_RUNS: Final = 500
-"""Runs that one read transaction looks at."""
-_BUCKETS_EACH_MAX: Final = 2
-"""Asked for more kinds than this, one range over a run's summaries of every kind is cheaper than one per kind."""
+from matyan.store import indexes, keyspace
+from matyan.store.indexes import Kind, is_complete
+from matyan.store.keyspace import Subspace
 
 
 class PinnedSequence(msgspec.Struct, frozen=True):
@@ -50,29 +47,23 @@ class Vocabulary(NamedTuple):
     """Kind -> sequence name -> the contexts it has somewhere."""
 
 
-class _Page(NamedTuple):
-    """Some runs; `position` leads to the next page, None behind the last."""
-
-    numbers: list[RunNumber]
-    documents: list[RunDocument]
-    position: bytes | None
-
-
 _pins: Final = msgspec.json.Decoder(list[PinnedSequence])
 
 
 class ProjectService:
-    """Reads over all runs of a project. They take one short transaction per page of runs, so they may mix moments."""
+    """Reads about all runs of a project, from its lists and its index. They may mix moments: they take several reads.
+
+    While the index is not complete (a store of an earlier release), they look at every run instead.
+    """
 
     def __init__(self, *, kv: KvEngine) -> None:
         self._kv = kv
+        self._vocabulary = VocabularyReader(kv)
 
     def activity(self, *, timezone_offset_minutes: int, project: Project = DEFAULT_PROJECT) -> ProjectActivity:
         """Count experiments and runs, archived ones included."""
-        activity = Activity()
-        for page in self._pages(project):
-            for document in page.documents:
-                activity.add(document, timezone_offset_minutes=timezone_offset_minutes)
+        count = self._count_runs if self._is_indexed(project) else partial(scanning.activity, self._kv)
+        activity = count(project, timezone_offset_minutes=timezone_offset_minutes)
         experiments = self._kv.read(lambda reader: len(catalog.experiments.list(reader, project)))
         return ProjectActivity(experiments, activity)
 
@@ -80,18 +71,17 @@ class ProjectService:
         self, buckets: Sequence[Bucket], *, with_params: bool, project: Project = DEFAULT_PROJECT
     ) -> Vocabulary:
         """Return the union of the params of all runs, and the names and contexts of their sequences of some kinds."""
-        tree = ParamTree()
-        known: dict[Bucket, dict[str, dict[str, dict[str, Any]]]] = {bucket: {} for bucket in buckets}
-        for page in self._pages(project):
-            if buckets:
-                self._kv.read(partial(_add_sequences, project=project, numbers=page.numbers, known=known))
-            if with_params:
-                self._add_params(project, page, tree)
+        if self._is_indexed(project):
+            known = {bucket: self._vocabulary.sequences(project, bucket) for bucket in buckets}
+            tree = self._vocabulary.params(project) if with_params else None
+        else:
+            known = scanning.contexts(self._kv, project, buckets)
+            tree = scanning.params(self._kv, project) if with_params else None
         found = {
             bucket: {name: list(contexts.values()) for name, contexts in names.items()}
             for bucket, names in known.items()
         }
-        return Vocabulary(tree.tree() if with_params else None, found)
+        return Vocabulary(None if tree is None else tree.tree(), found)
 
     def pinned(self, *, project: Project = DEFAULT_PROJECT) -> list[PinnedSequence]:
         """Return the pinned sequences."""
@@ -110,50 +100,24 @@ class ProjectService:
             raise InvalidArgumentError("a text is not valid unicode") from error
         self._kv.write(lambda tx: documents.put_pinned(tx, project, data))
 
-    def _pages(self, project: Project) -> Iterator[_Page]:
-        position: bytes | None = None
-        while True:
-            page = self._kv.read(partial(_read_page, project=project, after=position))
-            yield page
-            position = page.position
-            if position is None:
-                return
+    def _is_indexed(self, project: Project) -> bool:
+        return self._kv.read(partial(is_complete, project=project))
 
-    def _add_params(self, project: Project, page: _Page, tree: ParamTree) -> None:
-        with_system = [
-            number for number, document in zip(page.numbers, page.documents, strict=True) if document.has_system_params
-        ]
-        system = self._kv.read(lambda reader: runs.get_system_params(reader, project, with_system))
-        for document in page.documents:
-            tree.add(decode_tree(document.params))
-        for data in system:
-            if data is not None:
-                tree.add({SYSTEM_PARAMS: decode_tree(data)})
+    def _count_runs(self, project: Project, *, timezone_offset_minutes: int) -> Activity:
+        archived = keyspace.index(project) + indexes.field_of(Kind.ARCHIVED)
+        found = Activity(
+            archived=self._count(KeyRange(archived, indexes.after(archived))),
+            active=self._count(keyspace.children(keyspace.subspace(project, Subspace.ACTIVE_RUNS))),
+        )
+        after: bytes | None = None
+        while page := self._kv.read(partial(runs.list_created, project=project, after=after)):
+            found.count([created.moment_us for created in page], timezone_offset_minutes=timezone_offset_minutes)
+            after = page[-1].position
+        return found
 
-
-def _read_page(reader: KvReader, *, project: Project, after: bytes | None) -> _Page:
-    listed = runs.list_newest(reader, project, after=after, rows_max=PAGE_RUNS)
-    found = runs.read_documents(reader, project, [run.number for run in listed])
-    present = [(run.number, document) for run, document in zip(listed, found, strict=True) if document is not None]
-    return _Page(
-        [number for number, _ in present],
-        [document for _, document in present],
-        listed[-1].position if len(listed) == PAGE_RUNS else None,
-    )
-
-
-def _add_sequences(
-    reader: KvReader,
-    *,
-    project: Project,
-    numbers: Sequence[RunNumber],
-    known: dict[Bucket, dict[str, dict[str, dict[str, Any]]]],
-) -> None:
-    """Add names and contexts (canonical text -> object); adding twice changes nothing, as a read may run again."""
-    kinds: Sequence[Bucket | None] = list(known) if len(known) <= _BUCKETS_EACH_MAX else [None]
-    for kind in kinds:
-        for summaries in sequences.list_summaries(reader, project, numbers, kind):
-            for summary in summaries:
-                names = known.get(Bucket(summary.bucket))
-                if names is not None and summary.context not in (contexts := names.setdefault(summary.name, {})):
-                    contexts[summary.context] = summary.context_object
+    def _count(self, where: KeyRange) -> int:
+        count, begin = 0, where.begin
+        while rows := self._kv.read(lambda reader: reader.scan(begin, where.end, rows_max=SCAN_ROWS_MAX)):  # noqa: B023 (called at once)
+            count += len(rows)
+            begin = rows[-1][0] + b"\x00"
+        return count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -11,6 +12,7 @@ import msgspec
 from matyan.runs.model import RunDocument
 
 _SECONDS: Final = 3600
+_MICROSECONDS: Final = 1_000_000
 _FIRST_HOUR: Final = int(datetime(1, 1, 1, tzinfo=UTC).timestamp()) // _SECONDS
 _LAST_HOUR: Final = int(datetime(9999, 12, 31, 23, tzinfo=UTC).timestamp()) // _SECONDS
 """Ends of the calendar: a client's clock may say anything, and no run may break the page of all."""
@@ -30,7 +32,16 @@ class Activity(msgspec.Struct):
         self.runs += 1
         self.archived += document.archived
         self.active += document.active
-        hour = int((document.created_at_seconds - timezone_offset_minutes * 60) // _SECONDS)
+        self._note(int((document.created_at_seconds - timezone_offset_minutes * 60) // _SECONDS))
+
+    def count(self, created_us: Sequence[int], *, timezone_offset_minutes: int) -> None:
+        """Count runs by when they were created, in microseconds since 1970-01-01 UTC; their state is not looked at."""
+        self.runs += len(created_us)
+        offset_us = timezone_offset_minutes * 60 * _MICROSECONDS
+        for moment_us in created_us:
+            self._note((moment_us - offset_us) // (_SECONDS * _MICROSECONDS))
+
+    def _note(self, hour: int) -> None:
         self.created[min(max(hour, _FIRST_HOUR), _LAST_HOUR)] += 1
 
     def by_hour(self) -> dict[str, int]:

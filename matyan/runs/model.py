@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, Final
 
 import msgspec
@@ -55,30 +54,29 @@ class RunDocument(msgspec.Struct, array_like=True, kw_only=True):
     """Property -> when it was last edited through REST: what the run itself queued before that is older."""
     crashed: bool = False
     """Whether it is inactive because nothing was heard of it for long; the next data sets it going again."""
+    system_shape: bytes = b""
+    """What the index knows the system params by; empty where nobody said."""
 
     def place(self, number: RunNumber) -> RunPlace:
         """Return where the run stands in the order of creation; the time of creation never changes."""
         return RunPlace(int(self.created_at_seconds * 1_000_000), number)
 
 
-class Run:
-    """A run as read: its document with experiment and tags resolved. Immutable; decoding is cached."""
+def name_of(document: RunDocument) -> str:
+    """Return the name of a run, or `Run: <hash>` when none was given."""
+    return f"Run: {document.hash}" if document.name is None else document.name
 
-    def __init__(
-        self,
-        *,
-        number: RunNumber,
-        document: RunDocument,
-        experiment: Experiment | None,
-        tags: tuple[Tag, ...],
-        raw_system_params: bytes | None = None,
-    ) -> None:
-        self.number = number
-        self.document = document
-        self.experiment = experiment
-        self.tags = tags
-        """Attached tags that are not archived, in order of attachment."""
-        self._raw_system_params = raw_system_params
+
+class Run(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A run as read: its document with experiment and tags resolved. Not to be changed: searches share it."""
+
+    number: RunNumber
+    document: RunDocument
+    experiment: Experiment | None
+    tags: tuple[Tag, ...]
+    """Attached tags that are not archived, in order of attachment."""
+    raw_system_params: bytes | None = None
+    """msgpack of the system params, if they were read."""
 
     @property
     def hash(self) -> RunId:
@@ -88,13 +86,15 @@ class Run:
     @property
     def name(self) -> str:
         """The name, or `Run: <hash>` when none was given."""
-        name = self.document.name
-        return f"Run: {self.document.hash}" if name is None else name
+        return name_of(self.document)
 
-    @cached_property
+    @property
     def params(self) -> dict[str, Any]:
-        """The params tree, system params included when they were read."""
+        """The params tree, system params included when they were read.
+
+        Decoded anew each time: the tree is five times as large as its encoded form, and runs stay in memory.
+        """
         tree: dict[str, Any] = decode_tree(self.document.params)
-        if self._raw_system_params is not None:
-            tree[SYSTEM_PARAMS] = decode_tree(self._raw_system_params)
+        if self.raw_system_params is not None:
+            tree[SYSTEM_PARAMS] = decode_tree(self.raw_system_params)
         return tree

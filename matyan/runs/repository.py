@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
+
+import msgspec
 
 from matyan.catalog import repository as catalog
 from matyan.catalog.model import RunPlace
 from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.ids import Project, RunId, RunNumber
 from matyan.limits import SCAN_ROWS_MAX
+from matyan.runs import entries
 from matyan.runs.model import Run, RunDocument
-from matyan.store import keyspace
+from matyan.store import changes, indexes, keyspace
 from matyan.store.keyspace import Subspace
-from matyan.store.records import RecordCodec, clear_document, get_documents, put_document
-from matyan.store.scans import scan_all
+from matyan.store.records import RecordCodec, clear_document, get_documents, head_key, put_document
 
 _codec: Final = RecordCodec(RunDocument)
 _NUMBER: Final = struct.Struct("<Q")
+FIRST_NUMBER: Final = RunNumber(1)
 
 
 class Listed(NamedTuple):
     """A run in the order of creation; `position` continues the listing after it."""
 
     number: RunNumber
+    position: bytes
+
+
+class Created(NamedTuple):
+    """When a run was created; `position` continues the listing after it."""
+
+    moment_us: int
+    """Microseconds since 1970-01-01 UTC."""
     position: bytes
 
 
@@ -61,7 +72,7 @@ def get_number(reader: KvReader, project: Project, run_id: RunId) -> RunNumber |
 def next_number(reader: KvReader, project: Project) -> RunNumber:
     """Return the number that the next new run gets."""
     value = reader.get(keyspace.run_counter(project))
-    return RunNumber(1 if value is None else _NUMBER.unpack(value)[0])
+    return FIRST_NUMBER if value is None else RunNumber(_NUMBER.unpack(value)[0])
 
 
 def create(tx: KvTransaction, project: Project, document: RunDocument) -> RunNumber:
@@ -69,14 +80,19 @@ def create(tx: KvTransaction, project: Project, document: RunDocument) -> RunNum
     number = next_number(tx, project)
     tx.put(keyspace.run_counter(project), _NUMBER.pack(number + 1))
     tx.put(keyspace.run_number(project, RunId(document.hash)), _NUMBER.pack(number))
+    if number == FIRST_NUMBER:
+        indexes.begin(tx, project)
     tx.put(_by_time(project, document, number), b"")
     put(tx, project, number, document, is_new=True)
     return number
 
 
 def put(tx: KvTransaction, project: Project, number: RunNumber, document: RunDocument, *, is_new: bool = False) -> None:
-    """Store a run's document and keep the list of active runs. `created_at_seconds` never changes."""
+    """Store a run's document and keep index and list of active runs. `created_at_seconds` never changes."""
+    (before,) = [None] if is_new else read_documents(tx, project, [number])
+    entries.update(tx, project, number, before, document)
     put_document(tx, keyspace.run_document(project, number), _codec.encode(document), is_new=is_new)
+    changes.note(tx, project, Subspace.RUNS, number)
     if document.active:
         tx.put(keyspace.active_run(project, number), b"")
     else:
@@ -85,7 +101,15 @@ def put(tx: KvTransaction, project: Project, number: RunNumber, document: RunDoc
 
 
 def clear(tx: KvTransaction, project: Project, number: RunNumber, document: RunDocument) -> None:
-    """Take a run out of everything that lists or names it; what only its number leads to stays."""
+    """Take a run out of everything that lists or names it; what only its number leads to stays.
+
+    Args:
+        tx: the transaction.
+        project: the project.
+        number: the run.
+        document: as it is stored.
+    """
+    entries.update(tx, project, number, document, None)
     tx.clear(keyspace.run_number(project, RunId(document.hash)))
     tx.clear(_by_time(project, document, number))
     tx.clear(keyspace.active_run(project, number))
@@ -93,6 +117,8 @@ def clear(tx: KvTransaction, project: Project, number: RunNumber, document: RunD
     tx.clear(keyspace.last_seen(project, number))
     tx.clear(keyspace.crashed_run(project, RunId(document.hash)))
     clear_document(tx, keyspace.run_document(project, number))
+    tx.add(keyspace.cleared_runs(project), 1)
+    changes.note(tx, project, Subspace.RUNS, number)
     if document.experiment_id is not None:
         catalog.experiments.unlink(tx, project, document.experiment_id, document.place(number))
     for tag_id in document.tag_ids:
@@ -115,6 +141,13 @@ def read_documents(reader: KvReader, project: Project, numbers: Sequence[RunNumb
     return [None if value is None else _codec.decode(value) for value in found]
 
 
+def which_exist(reader: KvReader, project: Project, numbers: Collection[RunNumber]) -> set[RunNumber]:
+    """Return those of some runs that are there."""
+    asked = list(numbers)
+    values = reader.get_many([head_key(keyspace.run_document(project, number)) for number in asked])
+    return {number for number, value in zip(asked, values, strict=True) if value is not None}
+
+
 def load(reader: KvReader, project: Project, numbers: Sequence[RunNumber], *, system_params: bool = False) -> list[Run]:
     """Return runs with experiment and tags resolved, in the order asked; those that are gone are left out."""
     pairs = [
@@ -126,18 +159,23 @@ def load(reader: KvReader, project: Project, numbers: Sequence[RunNumber], *, sy
     tag_ids = {tag_id for _, document in pairs for tag_id in document.tag_ids}
     experiments = catalog.experiments.get_many(reader, project, sorted(experiment_ids))
     tags = catalog.tags.get_many(reader, project, sorted(tag_ids))
-    wanted = [number for number, document in pairs if system_params and document.has_system_params]
-    system = dict(zip(wanted, get_system_params(reader, project, wanted), strict=True))
-    return [
+    found = [
         Run(
             number=number,
             document=document,
             experiment=experiments.get(document.experiment_id or ""),
             tags=tuple(tags[tag_id] for tag_id in document.tag_ids if tag_id in tags and not tags[tag_id].archived),
-            raw_system_params=system.get(number),
         )
         for number, document in pairs
     ]
+    return with_system_params(reader, project, found) if system_params else found
+
+
+def with_system_params(reader: KvReader, project: Project, found: Sequence[Run]) -> list[Run]:
+    """Return the runs with their system params read, too."""
+    wanted = [run.number for run in found if run.document.has_system_params]
+    system = dict(zip(wanted, get_system_params(reader, project, wanted), strict=True))
+    return [msgspec.structs.replace(run, raw_system_params=system.get(run.number)) for run in found]
 
 
 def find(reader: KvReader, project: Project, run_id: RunId, *, system_params: bool = False) -> Run | None:
@@ -151,9 +189,18 @@ def list_newest(
     reader: KvReader, project: Project, *, after: bytes | None = None, rows_max: int = SCAN_ROWS_MAX
 ) -> list[Listed]:
     """Return runs by time of creation, newest first, beginning behind the position `after`."""
-    begin, end = keyspace.children(keyspace.subspace(project, Subspace.RUNS_BY_TIME))
-    rows = reader.scan(begin, end if after is None else after, rows_max=rows_max, reverse=True)
-    return [Listed(RunNumber(keyspace.last_number(key)), key) for key, _ in rows]
+    base = keyspace.subspace(project, Subspace.RUNS_BY_TIME)
+    begin, end = keyspace.children(base)
+    keys = [key for key, _ in reader.scan(begin, end if after is None else after, rows_max=rows_max, reverse=True)]
+    return list(map(Listed, keyspace.place_numbers(keys, len(base)), keys))
+
+
+def list_created(reader: KvReader, project: Project, *, after: bytes | None = None) -> list[Created]:
+    """Return when runs were created, newest first, beginning behind the position `after`."""
+    base = keyspace.subspace(project, Subspace.RUNS_BY_TIME)
+    begin, end = keyspace.children(base)
+    rows = reader.scan(begin, end if after is None else after, rows_max=SCAN_ROWS_MAX, reverse=True)
+    return [Created(keyspace.created_us(key, len(base)), key) for key, _ in rows]
 
 
 def get_place(reader: KvReader, project: Project, run_id: RunId) -> RunPlace | None:
@@ -182,9 +229,9 @@ def list_active(
 
 
 def count(reader: KvReader, project: Project) -> int:
-    """Return how many runs there are, archived ones included."""
-    where = keyspace.children(keyspace.subspace(project, Subspace.RUNS_BY_TIME))
-    return sum(1 for _ in scan_all(reader, *where))
+    """Return how many runs there are, archived ones included: numbers given out without those of cleared runs."""
+    given, cleared = reader.get_many([keyspace.run_counter(project), keyspace.cleared_runs(project)])
+    return (_NUMBER.unpack(given)[0] - 1 if given else 0) - (_NUMBER.unpack(cleared)[0] if cleared else 0)
 
 
 def _by_time(project: Project, document: RunDocument, number: RunNumber) -> bytes:

@@ -27,9 +27,17 @@ def note_data(tx: KvTransaction, project: Project, number: RunNumber, time_ms: i
     tx.put(keyspace.unsettled_run(project, number), _MILLISECONDS.pack(time_ms))
 
 
+def marked(value: bytes, token: bytes) -> bytes:
+    """Return a sign of data with the mark of who settles them: whoever finds it unchanged knows that none came since.
+
+    A sign alone does not tell that: data may come twice in a millisecond.
+    """
+    return value[: _MILLISECONDS.size] + token
+
+
 def decode_ms(value: bytes) -> int:
     """Return the moment of a stored sign, in milliseconds since 1970."""
-    return int(_MILLISECONDS.unpack(value)[0])
+    return int(_MILLISECONDS.unpack_from(value)[0])
 
 
 def read(reader: KvReader, project: Project, numbers: Sequence[RunNumber]) -> list[int]:

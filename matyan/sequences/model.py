@@ -129,6 +129,14 @@ class Points(NamedTuple):
         )
 
 
+class Indexed(NamedTuple):
+    """The values of a metric as they stand in the index, each None where it has no entry."""
+
+    last: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+
+
 class Summary(msgspec.Struct, array_like=True, kw_only=True):
     """The record of one sequence: everything that listing, filtering and the runs table read.
 
@@ -162,6 +170,10 @@ class Summary(msgspec.Struct, array_like=True, kw_only=True):
     """The number that the next chunk gets; chunks are numbered in order of writing."""
     chunked: bool = False
     """Whether a preview and chunks exist besides the tail."""
+    indexed: Indexed | None = None
+    """What the index holds of it; None before it has any entry."""
+    chunk_settled: int = 1
+    """What `chunk_next` was when the sequence was settled last: no chunk is new where it still is."""
 
     @property
     def key(self) -> SequenceKey:

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 
-from matyan.engines.kv.protocol import KeyRange, KvReader, KvTransaction
+from matyan.engines.kv.protocol import KeyRange, KvReader, KvTransaction, Pair
 from matyan.ids import Project, RunNumber
 from matyan.limits import CHUNK_POINTS_MAX, PREVIEW_POINTS_MAX, SCAN_ROWS_MAX, SMALL_CHUNKS_MAX, TAIL_POINTS_MAX
-from matyan.sequences import chunks
+from matyan.sequences import chunks, entries
 from matyan.sequences.model import Bucket, Columns, Points, SequenceKey, Summary
 from matyan.sequences.sampling import sample
 from matyan.store import keyspace
@@ -58,9 +59,69 @@ def get_summaries(reader: KvReader, project: Project, refs: Sequence[SequenceRef
     return [None if value is None else _codec.decode(value) for value in reader.get_many(summary_keys(project, refs))]
 
 
-def put_summary(tx: KvTransaction, project: Project, number: RunNumber, summary: Summary) -> None:
-    """Store a summary."""
-    tx.put(keyspace.summary(project, number, summary.bucket, summary.key.digest()), _codec.encode(summary))
+def read_stored(reader: KvReader, keys: Sequence[bytes]) -> list[Summary]:
+    """Return the summaries stored under keys, those that are gone left out."""
+    return [_codec.decode(value) for value in reader.get_many(keys) if value is not None]
+
+
+def put_summary(
+    tx: KvTransaction, project: Project, number: RunNumber, summary: Summary, *, is_settled: bool = False
+) -> None:
+    """Store a summary, and what the index holds of it.
+
+    Args:
+        tx: the transaction.
+        project: the project.
+        number: the run.
+        summary: the record; one that was not read from the store gets the entries of a new sequence.
+        is_settled: whether nothing more is expected soon: the values of a metric are indexed then only.
+    """
+    key = keyspace.summary(project, number, summary.bucket, summary.key.digest())
+    known = summary.indexed
+    if known is None:
+        stored = tx.get(key)
+        known = None if stored is None else _codec.decode(stored).indexed
+    if known is None or is_settled:
+        now = entries.values_of(summary) if is_settled else entries.NO_VALUES
+        entries.update(tx, project, number, summary, known, now)
+        known = now
+    if known is not summary.indexed:
+        # A copy, as the transaction may run again.
+        summary = msgspec.structs.replace(summary, indexed=known)
+    tx.put(key, _codec.encode(summary))
+
+
+def index_anew(tx: KvTransaction, project: Project, number: RunNumber, stored: Sequence[Pair]) -> None:
+    """Write what the index should hold of sequences, given the keys and values of their summaries as they are stored.
+
+    Values of a sequence that is not settled are indexed as they are.
+    """
+    for key, value in stored:
+        summary = _codec.decode(value)
+        now = entries.values_of(summary)
+        entries.rewrite(tx, project, number, summary, now)
+        if summary.indexed != now:
+            summary.indexed = now
+            tx.put(key, _codec.encode(summary))
+
+
+def stored_entries(stored: Iterable[Pair], *, is_settled: bool = False) -> dict[bytes, bytes]:
+    """Return what the index should hold of sequences of a run, given keys and values of their stored summaries.
+
+    That is all values of a settled one, and else what its summary says of them.
+    """
+    found: dict[bytes, bytes] = {}
+    for _, value in stored:
+        summary = _codec.decode(value)
+        indexed = entries.values_of(summary) if is_settled else summary.indexed or entries.NO_VALUES
+        found |= entries.entries_of(summary, indexed)
+    return found
+
+
+def clear_entries(tx: KvTransaction, project: Project, number: RunNumber, stored: bytes) -> None:
+    """Take out of the index what it holds of a sequence whose stored summary is about to be cleared."""
+    summary = _codec.decode(stored)
+    entries.update(tx, project, number, summary, summary.indexed, None)
 
 
 def list_summaries(
@@ -157,16 +218,23 @@ def _rise(steps: list[int]) -> bool:
 
 
 def settle(tx: KvTransaction, project: Project, ref: SequenceRef) -> None:
-    """Store a sequence that has fallen quiet as compactly as it goes; more points may still follow."""
+    """Store a sequence that has fallen quiet as compactly as it goes, and index its values; more may still follow."""
     ((summary, block),) = open_many(tx, project, [ref])
-    if summary is None or block is None:
+    if summary is None:
         return
+    if block is not None:
+        _settle_blocks(tx, project, ref, summary, block)
+    put_summary(tx, project, ref.number, summary, is_settled=True)
+
+
+def _settle_blocks(tx: KvTransaction, project: Project, ref: SequenceRef, summary: Summary, block: bytes) -> None:
     tail = chunks.decode(block)
     base = keyspace.points(project, ref.number, ref.key.digest())
-    if summary.chunked:
+    if summary.chunk_next != summary.chunk_settled:
+        # Only behind new chunks: who sends a point now and then would else have the last ones written anew each time.
         _preview(tx, base, tail, quick=False)
         tail = _merge_small(tx, base, summary, tail, quick=False)
-        put_summary(tx, project, ref.number, summary)
+        summary.chunk_settled = summary.chunk_next
     tx.put(base + _block(keyspace.TAIL), chunks.encode_chunk(tail) if len(tail) else chunks.encode_raw(tail))
 
 
@@ -280,6 +348,7 @@ def encode_whole(key: SequenceKey, columns: Columns, *, dtype: str) -> Whole:
             summary.small_chunks = (summary.chunk_next,)
         blocks.append((summary.chunk_next, chunks.encode_chunk(block)))
         summary.chunk_next += 1
+    summary.chunk_settled = summary.chunk_next
     preview = chunks.encode_chunk(sample(columns, SAMPLE_POINTS_MAX))
     return Whole(summary, [*blocks, (keyspace.PREVIEW, preview), (keyspace.TAIL, tail)])
 

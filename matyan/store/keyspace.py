@@ -7,6 +7,7 @@ is generated from the table.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from enum import IntEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -16,6 +17,8 @@ from matyan.engines.kv.tuples import pack, unpack
 from matyan.ids import Project, RunId, RunNumber
 
 _SYSTEM: Final = ""
+_SEVEN_BYTES: Final = 0x1B
+"""First byte of a packed integer of seven bytes, see `engines/kv/tuples.py`."""
 _HOT_KEYS_MAX: Final = 65_536
 """Keys of sequences being written are asked for with every slice."""
 
@@ -64,6 +67,10 @@ class Subspace(IntEnum):
     EXPERIMENT_NOTES = 55
     PINNED_SEQUENCES = 56
     IMPORTS = 60
+    INDEX = 70
+    INDEX_STATE = 71
+    CHANGES = 80
+    CLEARED_RUNS = 81
 
 
 class Row(NamedTuple):
@@ -117,6 +124,14 @@ TABLE: Final = {
     Subspace.EXPERIMENT_NOTES: Row("catalog/notes.py", "(experiment id, note number) + piece", "Note, in pieces"),
     Subspace.PINNED_SEQUENCES: Row("catalog/documents.py", "() + piece", "JSON list of name and context, in pieces"),
     Subspace.IMPORTS: Row("transfer/progress.py", "(source, run id) + piece", "ImportProgress, in pieces"),
+    Subspace.INDEX: Row(
+        "store/indexes.py",
+        "() + kind + field + code of the value + run number, 8 bytes big-endian",
+        "empty, or what the key has no room for",
+    ),
+    Subspace.INDEX_STATE: Row("store/indexes.py", "()", "version of the index, when it is complete"),
+    Subspace.CHANGES: Row("store/changes.py", "() + versionstamp + (subspace, number or id)", "empty"),
+    Subspace.CLEARED_RUNS: Row("runs/repository.py", "()", "how many runs were cleared, int64 little-endian"),
 }
 
 CONTENTS: Final = (
@@ -156,6 +171,7 @@ def children(prefix: bytes) -> KeyRange:
     return KeyRange(prefix + b"\x00", prefix + b"\xff")
 
 
+@lru_cache
 def subspace(project: Project, space: Subspace) -> bytes:
     """Return the common beginning of a subspace's keys."""
     return pack((project, int(space)))
@@ -233,6 +249,11 @@ def run_counter(project: Project) -> bytes:
     return pack((project, int(Subspace.RUN_COUNTER)))
 
 
+def cleared_runs(project: Project) -> bytes:
+    """Key of how many of the numbers given out belong to no run any more."""
+    return pack((project, int(Subspace.CLEARED_RUNS)))
+
+
 def run_number(project: Project, run_id: RunId) -> bytes:
     """Key of a run id's number."""
     return pack((project, int(Subspace.RUN_NUMBERS), run_id))
@@ -240,7 +261,7 @@ def run_number(project: Project, run_id: RunId) -> bytes:
 
 def run_document(project: Project, number: RunNumber) -> bytes:
     """Base of a run's document."""
-    return pack((project, int(Subspace.RUNS), number))
+    return subspace(project, Subspace.RUNS) + pack((number,))
 
 
 def system_params(project: Project, number: RunNumber) -> bytes:
@@ -251,6 +272,35 @@ def system_params(project: Project, number: RunNumber) -> bytes:
 def run_by_time(project: Project, created_us: int, number: RunNumber) -> bytes:
     """Key of a run in the order of creation."""
     return pack((project, int(Subspace.RUNS_BY_TIME), created_us, number))
+
+
+def place_numbers(keys: Sequence[bytes], at: int) -> list[RunNumber]:
+    """Return the numbers of keys that end with a creation time, from `at` on, and a run number.
+
+    A scan asks this of every run, and to unpack the whole key takes ten times as long: only times before 1978 or after
+    4253, which a client's clock may say, have not seven bytes.
+    """
+    return [
+        RunNumber(int.from_bytes(key[at + 9 :], "big")) if key[at] == _SEVEN_BYTES else RunNumber(last_number(key))
+        for key in keys
+    ]
+
+
+def run_by_time_place(key: bytes) -> tuple[int, RunNumber]:
+    """Return creation time and number of a key of `run_by_time`."""
+    created_us, number = unpack(key)[-2:]
+    assert isinstance(created_us, int)
+    assert isinstance(number, int)
+    return created_us, RunNumber(number)
+
+
+def created_us(key: bytes, at: int) -> int:
+    """Return the creation time in a key of `run_by_time`, where it begins at `at`."""
+    if key[at] == _SEVEN_BYTES:  # as in `place_numbers`
+        return int.from_bytes(key[at + 1 : at + 8], "big")
+    moment_us = unpack(key)[-2]
+    assert isinstance(moment_us, int)
+    return moment_us
 
 
 def active_run(project: Project, number: RunNumber) -> bytes:
@@ -389,6 +439,28 @@ def notes(project: Project, space: Subspace, owner: str | RunNumber) -> bytes:
 def note(project: Project, space: Subspace, owner: str | RunNumber, number: int) -> bytes:
     """Base of one note."""
     return pack((project, int(space), owner, number))
+
+
+# ---- indexes
+
+
+@lru_cache
+def index(project: Project) -> bytes:
+    """Beginning of all entries of the index."""
+    return pack((project, int(Subspace.INDEX)))
+
+
+def index_state(project: Project) -> bytes:
+    """Key of the version in which the index is complete."""
+    return pack((project, int(Subspace.INDEX_STATE)))
+
+
+# ---- changes
+
+
+def changes(project: Project) -> bytes:
+    """Beginning of the notes of what was changed; a versionstamp and what it was follow."""
+    return pack((project, int(Subspace.CHANGES)))
 
 
 # ---- transfer

@@ -15,13 +15,13 @@ from typing import Final
 import httpx
 import pytest
 
-from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.roles.background import FREE_PATIENCE_SECONDS
 from matyan.store.keyspace import Subspace
 from matyan.store.scans import scan_all
 from tests.support import loopback
 from tests.support.rest import Rest, canonical, eventually
 from tests.support.server import MatyanServer
+from tests.support.stores import open_server_store
 from tests.support.writer import RawWriter, create, message, metric, upload
 
 NO_CONTEXT: Final = canonical(None)
@@ -42,7 +42,7 @@ def files_of(server: MatyanServer) -> list[Path]:
 
 def keys_of(server: MatyanServer) -> int:
     """Return how many keys a stopped server keeps for the contents of runs."""
-    kv = open_embedded_kv(server.home / "kv")
+    kv = open_server_store(server.home)
     try:
         keys = kv.read(lambda reader: [key for key, _ in scan_all(reader, b"", b"\xff", rows_max=1000)])
     finally:

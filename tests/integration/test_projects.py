@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from matyan.projects.service import PAGE_RUNS
+from matyan.projects.scanning import PAGE_RUNS
 from tests.support.runs_app import RunsApp, runs_app
 from tests.support.store import CREATED_AT_SECONDS, make_metric, make_objects, make_run
 

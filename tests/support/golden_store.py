@@ -55,7 +55,7 @@ def _put_run(tx: KvTransaction, golden: GoldenRun, abstract: Mapping[str, Any]) 
     for tag_id in document.tag_ids:
         catalog.tags.link(tx, DEFAULT_PROJECT, tag_id, document.place(number))
     for summary in golden.summaries:
-        sequences.put_summary(tx, DEFAULT_PROJECT, number, summary)
+        sequences.put_summary(tx, DEFAULT_PROJECT, number, summary, is_settled=True)
     put_items(tx, number, LINES, [Item(text) for _, text in abstract["log_lines"]])
     put_items(
         tx,

@@ -125,6 +125,7 @@ def make_metric(
     for begin in range(0, n, points_at_once):
         fresh = take(columns, slice(begin, begin + points_at_once))
         kv.write(lambda tx, fresh=fresh: _append(tx, project, ref, fresh, dtype), durable=False)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+    kv.write(lambda tx: _index_values(tx, project, ref), durable=False)
     return ref
 
 
@@ -160,6 +161,13 @@ def make_objects(
 
     kv.write(store, durable=False)
     return SequenceRef(number, key)
+
+
+def _index_values(tx: KvTransaction, project: Project, ref: SequenceRef) -> None:
+    """Index the values as for a settled sequence; its points stay as they are."""
+    (summary,) = repository.get_summaries(tx, project, [ref])
+    if summary is not None:
+        repository.put_summary(tx, project, ref.number, summary, is_settled=True)
 
 
 def _append(tx: KvTransaction, project: Project, ref: SequenceRef, fresh: Columns, dtype: str) -> None:

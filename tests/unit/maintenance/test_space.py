@@ -25,6 +25,8 @@ SHARED = {
     Subspace.EXPERIMENT_NAMES,
     Subspace.TAGS,
     Subspace.TAG_NAMES,
+    Subspace.INDEX_STATE,
+    Subspace.CHANGES,
 }
 """What belongs to no run alone."""
 

@@ -17,6 +17,8 @@ from matyan.sequences import repository as sequences
 from matyan.sequences.model import Bucket, Columns, Points, SequenceKey, Summary
 from matyan.sequences.repository import SequenceRef
 from matyan.sequences.sampling import sample
+from matyan.store import keyspace
+from matyan.store.keyspace import Subspace
 
 PROJECT = Project("default")
 
@@ -57,6 +59,11 @@ def summary_of(kv: EmbeddedKv, ref: SequenceRef) -> Summary:
     return summary
 
 
+def blocks_of(kv: EmbeddedKv) -> dict[bytes, bytes]:
+    where = keyspace.children(keyspace.subspace(PROJECT, Subspace.POINTS))
+    return dict(kv.read(lambda reader: reader.scan(*where, rows_max=1000)))
+
+
 NUMBERS = itertools.count(1)
 """The store is the same for all examples of a test, so each takes a run of its own."""
 BATCHES = st.lists(
@@ -78,17 +85,19 @@ BATCHES = st.lists(
 @given(
     batches=BATCHES,
     points=st.sampled_from([1, 2, 50, 500, 514, 700, -1]),
-    settled=st.booleans(),
+    settled=st.sampled_from(["never", "in the end", "after each"]),
 )
 def test_any_order_of_arrival_reads_back_as_the_last_writes(
-    kv: EmbeddedKv, batches: list[list[tuple[int, float]]], points: int, settled: bool
+    kv: EmbeddedKv, batches: list[list[tuple[int, float]]], points: int, settled: str
 ) -> None:
     ref = SequenceRef(RunNumber(next(NUMBERS)), SequenceKey(Bucket.METRIC, "loss", '{"a":1}'))
     written: dict[int, float] = {}
     for batch in batches:
         append(kv, ref, batch)
         written.update(batch)
-    if settled:
+        if settled == "after each":
+            kv.write(lambda tx: sequences.settle(tx, PROJECT, ref))
+    if settled == "in the end":
         kv.write(lambda tx: sequences.settle(tx, PROJECT, ref))
 
     found = read(kv, ref, points)
@@ -156,3 +165,18 @@ def test_settling_compresses_the_tail_and_appending_goes_on(kv: EmbeddedKv) -> N
     append(kv, ref, [(200, 7.0)])
     assert len(read(kv, ref, -1)) == 201
     assert chunks.EMPTY.steps.shape == (0,)
+
+
+def test_settling_leaves_chunks_alone_as_long_as_only_the_tail_is_new(kv: EmbeddedKv) -> None:
+    ref = SequenceRef(RunNumber(1), SequenceKey(Bucket.METRIC, "loss"))
+    append(kv, ref, [(step, step * 0.5) for step in range(1_000)])
+    kv.write(lambda tx: sequences.settle(tx, PROJECT, ref))
+    before = blocks_of(kv)
+    append(kv, ref, [(1_000, 7.0)])
+
+    kv.write(lambda tx: sequences.settle(tx, PROJECT, ref))
+
+    changed = {key for key, value in blocks_of(kv).items() if before.get(key) != value}
+    assert [key[-4:] for key in changed] == [keyspace.TAIL.to_bytes(4, "big")]
+    assert read(kv, ref, -1).steps.tolist() == list(range(1_001))
+    assert read(kv, ref, 50).steps[-1] == 1_000

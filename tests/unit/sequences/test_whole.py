@@ -43,7 +43,7 @@ def put_whole(tx: KvTransaction, columns: Columns) -> None:
     whole = repository.encode_whole(KEY, columns, dtype="float")
     for number, block in whole.blocks:
         repository.put_block(tx, DEFAULT_PROJECT, WHOLE, number, block)
-    repository.put_summary(tx, DEFAULT_PROJECT, WHOLE.number, whole.summary)
+    repository.put_summary(tx, DEFAULT_PROJECT, WHOLE.number, whole.summary, is_settled=True)
 
 
 def append(tx: KvTransaction, ref: SequenceRef, columns: Columns) -> None:
@@ -67,7 +67,7 @@ def assert_same(kv: EmbeddedKv) -> None:
         for mine, theirs in zip(found, wanted, strict=True):
             np.testing.assert_array_equal(mine, theirs)
     for field in Summary.__struct_fields__:
-        if field not in ("small_chunks", "chunk_next", "chunked"):
+        if field not in ("small_chunks", "chunk_next", "chunk_settled", "chunked"):
             np.testing.assert_equal(getattr(whole, field), getattr(appended, field), err_msg=field)
 
 
