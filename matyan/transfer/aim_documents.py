@@ -21,6 +21,7 @@ from matyan.errors import MatyanError
 from matyan.ids import Project, RunId, RunNumber, check_label
 from matyan.runs import repository as runs
 from matyan.runs import tombstones
+from matyan.runs.entries import shape_digest
 from matyan.runs.model import Artifact, RunDocument
 from matyan.transfer import progress as progresses
 from matyan.transfer.aim_catalog import AimExperiment, AimNote, AimTag
@@ -184,6 +185,7 @@ def _with_params(document: RunDocument, run: AimRun) -> RunDocument:
         document,
         params=encode_tree(run.params),
         has_system_params=run.system_params is not None,
+        system_shape=b"" if run.system_params is None else shape_digest(run.system_params),
         artifacts=tuple(artifacts.values()),
     )
 

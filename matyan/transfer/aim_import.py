@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -13,7 +15,7 @@ from matyan.clock import SystemClock
 from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.kv.protocol import KvEngine
 from matyan.errors import ConfigurationError, InvalidArgumentError, MatyanError, UnavailableError
-from matyan.ids import DEFAULT_PROJECT, Project, RunId, check_run_id, make_id
+from matyan.ids import DEFAULT_PROJECT, Project, RunId, RunNumber, check_run_id, make_id
 from matyan.runs import repository as runs
 from matyan.transfer import aim_documents
 from matyan.transfer import progress as progresses
@@ -25,7 +27,7 @@ from matyan.transfer.aim_source import AimRepository, AimRunReader
 from matyan.transfer.progress import AIM
 from matyan.transfer.reporting import ProgressLine
 from matyan.transfer.verify import DIFFERENCES_MAX, RunCheck
-from matyan.transfer.writing import RunGoneError
+from matyan.transfer.writing import Batch, RunGoneError
 
 logger = logging.getLogger(__name__)
 
@@ -86,11 +88,21 @@ class Report(msgspec.Struct):
         return [imported, *left_out, compared, *(f"wrong: {text}" for text in self.problems)]
 
 
-class _Arrived(NamedTuple):
-    """A run that is here."""
+class _Outcome(enum.Enum):
+    """What became of a run."""
+
+    CREATED = enum.auto()
+    UPDATED = enum.auto()
+    UNCHANGED = enum.auto()
+
+
+class _Brought(NamedTuple):
+    """A run that is here, or in the batch that waits to be written."""
 
     row: AimRunRow
     run_id: RunId
+    number: RunNumber
+    outcome: _Outcome
     written: frozenset[str]
     """Fields of its document that were taken from the source just now."""
     signature: str
@@ -113,6 +125,7 @@ class AimImport:
         self._repository = repository
         self._progress = progress
         self._project = project
+        self._batch = Batch(kv, project)
         self._report = Report()
 
     def run(self, selection: Selection) -> Report:
@@ -128,7 +141,7 @@ class AimImport:
         rows = [row for row in self._repository.runs() if selection.wants(row)]
         names = self._bring_names(rows, selection)
         self._progress.begin("imported", len(rows))
-        arrived = list(self._bring_runs(rows, names))
+        arrived = self._bring_runs(rows, names)
         self._kv.sync()  # what the machine loses with its power before this is the end of the import, and comes again
         self._progress.end()
         self._report.points, self._report.seconds = self._progress.points, self._progress.seconds
@@ -159,26 +172,39 @@ class AimImport:
     def _put_experiment(self, experiment: AimExperiment) -> None:
         self._kv.write(lambda tx: aim_documents.put_experiment(tx, self._project, experiment), durable=False)
 
-    def _bring_runs(self, rows: Sequence[AimRunRow], names: Names) -> Iterator[_Arrived]:
+    def _bring_runs(self, rows: Sequence[AimRunRow], names: Names) -> list[_Brought]:
+        """Bring runs and return those that are here."""
+        brought = []
         for row in rows:
-            run = self._bring_if_possible(row, names)
-            if run is not None:
-                yield run
+            with self._costing_only(row):
+                brought.append(self._bring_steadily(row, names))
             self._progress.count_run()
+        self._batch.flush()
+        return [run for run in brought if self._has_arrived(run)]
 
-    def _bring_if_possible(self, row: AimRunRow, names: Names) -> _Arrived | None:
-        """Bring one run; whatever it holds, it costs no other one."""
+    def _has_arrived(self, run: _Brought) -> bool:
+        """Count a run whose batch is written; False, and told of, when something kept it from that."""
+        with self._costing_only(run.row):
+            self._batch.check(run.number)
+            self._report.created += run.outcome is _Outcome.CREATED
+            self._report.updated += run.outcome is _Outcome.UPDATED
+            self._report.unchanged += run.outcome is _Outcome.UNCHANGED
+            return True
+        return False
+
+    @contextmanager
+    def _costing_only(self, row: AimRunRow) -> Iterator[None]:
+        """Tell of what goes wrong with one run; whatever it holds, it costs no other one."""
         try:
-            return self._bring_steadily(row, names)
+            yield
         except _FATAL:
             raise
         except (DeletedHereError, RunGoneError) as error:
             self._leave_out(row, error.message)
         except Exception as error:  # noqa: BLE001 - what nobody thought of is wrong with this run alone
             self._complain(row, _explain(row, error))
-        return None
 
-    def _bring_steadily(self, row: AimRunRow, names: Names) -> _Arrived:
+    def _bring_steadily(self, row: AimRunRow, names: Names) -> _Brought:
         """Bring one run; when files vanish because the source writes to it just now, begin again."""
         for _ in range(_ATTEMPTS - 1):
             before = self._repository.signature(row)
@@ -187,9 +213,10 @@ class AimImport:
             except AimDataError:
                 if self._repository.signature(row) == before:
                     raise
+                self._batch.flush()  # what was read of it stands, and is compared with what is read next
         return self._bring_run(row, names)
 
-    def _bring_run(self, row: AimRunRow, names: Names) -> _Arrived:
+    def _bring_run(self, row: AimRunRow, names: Names) -> _Brought:
         """Bring one run.
 
         Raises:
@@ -199,16 +226,14 @@ class AimImport:
         signature = self._repository.signature(row)
         known = self._kv.read(lambda reader: progresses.get(reader, self._project, AIM, run_id))
         if known is not None and known.signature == signature and self._is_here(run_id, known.number):
-            self._report.unchanged += 1
-            return _Arrived(row, run_id, frozenset(), signature)
+            return _Brought(row, run_id, known.number, _Outcome.UNCHANGED, frozenset(), signature)
         reader = self._repository.open_run(row)
         begun = self._kv.write(
             lambda tx: aim_documents.begin_run(tx, self._project, run_id, reader.run, names), durable=False
         )
         self._bring_points(reader, row, run_id, begun, signature)
-        self._report.created += begun.created
-        self._report.updated += not begun.created
-        return _Arrived(row, run_id, begun.written, signature)
+        outcome = _Outcome.CREATED if begun.created else _Outcome.UPDATED
+        return _Brought(row, run_id, begun.number, outcome, begun.written, signature)
 
     def _bring_points(self, reader: AimRunReader, row: AimRunRow, run_id: RunId, begun: Begun, signature: str) -> None:
         points = PointImport(
@@ -219,6 +244,7 @@ class AimImport:
             number=begun.number,
             reader=reader,
             count=self._progress.count_points,
+            batch=self._batch,
         )
         is_whole = True
         for sequence in reader.run.sequences:
@@ -231,14 +257,13 @@ class AimImport:
                 self._complain(row, f"{sequence.key.name!r}: {error.message}")
         done = msgspec.structs.replace(begun.progress, signature=signature if is_whole else "")
         points.writer.add(lambda tx: progresses.put(tx, self._project, AIM, run_id, done), 0)
-        points.writer.flush()
 
     def _is_here(self, run_id: RunId, number: int) -> bool:
         return self._kv.read(lambda reader: runs.get_number(reader, self._project, run_id)) == number
 
     # ---- comparing
 
-    def _verify(self, run: _Arrived, names: Names) -> None:
+    def _verify(self, run: _Brought, names: Names) -> None:
         try:
             found = self._differences(run, names)
         except _FATAL:
@@ -254,7 +279,7 @@ class AimImport:
         if len(found) > DIFFERENCES_MAX:
             self._complain(run.row, "and more differences")
 
-    def _differences(self, run: _Arrived, names: Names) -> list[str]:
+    def _differences(self, run: _Brought, names: Names) -> list[str]:
         check = RunCheck(
             kv=self._kv,
             blobs=self._blobs,

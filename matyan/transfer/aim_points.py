@@ -21,7 +21,7 @@ from matyan.transfer import aim_objects
 from matyan.transfer.aim_objects import Made
 from matyan.transfer.aim_runs import AimSequence
 from matyan.transfer.aim_source import AimItem, AimRunReader
-from matyan.transfer.writing import RunWriter, stored_item
+from matyan.transfer.writing import Batch, RunWriter, stored_item
 
 ITEMS_AT_ONCE: Final = 64
 Count = Callable[[int], None]
@@ -41,6 +41,7 @@ class PointImport:
         number: RunNumber,
         reader: AimRunReader,
         count: Count,
+        batch: Batch,
     ) -> None:
         self._kv = kv
         self._project = project
@@ -48,7 +49,7 @@ class PointImport:
         self._number = number
         self._reader = reader
         self._count = count
-        self.writer = RunWriter(kv=kv, blobs=blobs, project=project, run_id=run_id, number=number)
+        self.writer = RunWriter(kv=kv, blobs=blobs, project=project, run_id=run_id, number=number, batch=batch)
 
     def bring(self, sequence: AimSequence) -> None:
         """Write what a sequence has and the store has not.

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -38,7 +38,7 @@ from tests.support.dataset import GOLDEN, make_summary
 from tests.support.golden_import import import_golden
 from tests.support.imported import Store, import_aim, opened
 
-pytestmark = needs_aim
+pytestmark = [needs_aim, pytest.mark.one_python]
 
 DATASET = expand.load(GOLDEN / "dataset.json")
 RUNS: dict[str, dict[str, Any]] = {run["hash"]: run for run in DATASET["runs"]}
@@ -58,6 +58,25 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return golden_aim_repository(tmp_path / "aim")
+
+
+class Unfinished(NamedTuple):
+    """A repository with one run that Aim has not finished."""
+
+    source: Path
+    run_id: str
+
+
+@pytest.fixture(scope="module")
+def left_by_aim(tmp_path_factory: pytest.TempPathFactory) -> Unfinished:
+    source = tmp_path_factory.mktemp("unfinished") / "aim"
+    return Unfinished(source, run_with_aim(UNFINISHED, source).strip())
+
+
+@pytest.fixture
+def unfinished(left_by_aim: Unfinished, tmp_path: Path) -> Unfinished:
+    """A copy, which a test may change: Aim takes four seconds of processor time to make one."""
+    return left_by_aim._replace(source=shutil.copytree(left_by_aim.source, tmp_path / "aim"))
 
 
 @pytest.fixture
@@ -319,14 +338,12 @@ def test_the_directory_itself_may_be_named(store: Store, source: Path) -> None:
     assert report.created == len(RUNS)
 
 
-def test_a_run_that_aim_has_not_finished_is_brought_with_all_its_points(store: Store, tmp_path: Path) -> None:
-    run_id = run_with_aim(UNFINISHED, tmp_path / "aim").strip()
-
-    report = import_aim(store, tmp_path / "aim")
+def test_a_run_that_aim_has_not_finished_is_brought_with_all_its_points(store: Store, unfinished: Unfinished) -> None:
+    report = import_aim(store, unfinished.source)
 
     assert report.problems == []
-    assert store.run(run_id).document.active
-    assert store.points(run_id, LOSS).values.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert store.run(unfinished.run_id).document.active
+    assert store.points(unfinished.run_id, LOSS).values.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
 UNFINISHED = """
@@ -462,25 +479,25 @@ EDITS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_an_edit_made_here_is_nothing_wrong(store: Store, tmp_path: Path, edit: str) -> None:
-    run_id = run_with_aim(UNFINISHED, tmp_path / "aim").strip()
-    import_aim(store, tmp_path / "aim")
+def test_an_edit_made_here_is_nothing_wrong(store: Store, unfinished: Unfinished, edit: str) -> None:
+    source, run_id = unfinished
+    import_aim(store, source)
     store.kv.write(lambda tx: edit_run(tx, run_id, **EDITS[edit]))
 
-    report = import_aim(store, tmp_path / "aim")
+    report = import_aim(store, source)
 
     assert (report.unchanged, report.verified, report.problems) == (1, 1, [])
     document = store.run(run_id).document
     assert {name: getattr(document, name) for name in EDITS[edit]} == EDITS[edit]
 
 
-def test_an_edit_made_here_is_nothing_wrong_when_the_source_went_on(store: Store, tmp_path: Path) -> None:
-    run_id = run_with_aim(UNFINISHED, tmp_path / "aim").strip()
-    import_aim(store, tmp_path / "aim")
+def test_an_edit_made_here_is_nothing_wrong_when_the_source_went_on(store: Store, unfinished: Unfinished) -> None:
+    source, run_id = unfinished
+    import_aim(store, source)
     store.kv.write(lambda tx: edit_run(tx, run_id, name="renamed here", **EDITS["end"]))
-    run_with_aim(TRACK_ONE_MORE, tmp_path / "aim", run_id)
+    run_with_aim(TRACK_ONE_MORE, source, run_id)
 
-    report = import_aim(store, tmp_path / "aim")
+    report = import_aim(store, source)
 
     assert (report.updated, report.verified, report.problems) == (1, 1, [])
     assert store.run(run_id).document.name == "renamed here"
