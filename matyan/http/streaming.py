@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
@@ -31,6 +32,10 @@ BUFFER_BYTES_MAX: Final = 1024 * 1024
 """The iterator gives its thread back when so much lies unsent."""
 PIECE_BYTES_MAX: Final = 256 * 1024
 LINGER_SECONDS: Final = 0.05
+SLICE_SECONDS: Final = 0.01
+"""Processor time after which an iterator gives its thread back and queues up again, if it yields so often."""
+SLICE_WAITING_SECONDS: Final = 0.5
+"""Time after which it does so, too: most of it was spent waiting, for an engine or the interpreter."""
 STALLED_SECONDS: Final = 60.0
 """A client that takes no piece for so long is given up, which frees what its stream holds."""
 PARKED_MAX: Final = 128
@@ -54,7 +59,8 @@ def stream(
 
     An error before the first byte is an ordinary error answer. After it the only signal left is an aborted body. When
     the client goes away or takes nothing for STALLED_SECONDS, or the server stops, the iterator is closed in a thread
-    of the pool at its next yield: a long search without results yields `b""` now and then to notice it. One that still
+    of the pool at its next yield: a long search without results yields `b""` now and then to notice it, and for others
+    to have their turn. One that still
     waits for its first thread is dropped.
     """
     return StreamResponse(make, pool, content_type, headers or {})
@@ -114,11 +120,24 @@ def parked_streams() -> int:
     return len(_parking)
 
 
+class _Turn:
+    """How long a slice has had its thread, which it belongs to."""
+
+    def __init__(self) -> None:
+        self._end_seconds = time.monotonic() + SLICE_WAITING_SECONDS
+        self._processor_end_seconds = time.thread_time() + SLICE_SECONDS
+
+    def is_over(self) -> bool:
+        """Return whether others shall have a turn."""
+        return time.thread_time() > self._processor_end_seconds or time.monotonic() > self._end_seconds
+
+
 class _Flow:
     """The buffer between the iterator and the event loop.
 
     The iterator runs in slices: a slice ends when the buffer is full, and its thread is free for others until the
-    client has taken what is there. So successive slices may run in different threads, never two at once.
+    client has taken what is there; or when it has had its turn and others wait. So successive slices may run in
+    different threads, never two at once.
     """
 
     def __init__(self, make: MakeIterator, pool: Pool) -> None:
@@ -147,8 +166,9 @@ class _Flow:
     # ---- in a thread of the pool, one at a time
 
     def _produce(self) -> None:
-        """Run one slice: to the end, or until the buffer is full or nobody wants more."""
+        """Run one slice: to the end, or until the buffer is full, others have their turn, or nobody wants more."""
         error: BaseException | None = None
+        turn = _Turn()
         try:
             if self._iterator is None and not self._stopped:
                 self._iterator = self._make()
@@ -157,6 +177,9 @@ class _Flow:
                 if chunk is None:
                     break
                 if chunk and self._put(chunk):
+                    return
+                if self._pool.is_contended() and turn.is_over() and not self._stopped:
+                    self._resume()
                     return
         except BaseException as caught:  # noqa: BLE001 - carried to the event loop, where it is raised or logged
             error = caught

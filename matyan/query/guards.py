@@ -10,12 +10,14 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final
 
 from matyan.query.sandbox import (
+    BITS_PER_UNIT,
     CHARACTERS_PER_UNIT,
     INT_BITS_MAX,
     SIZE_MAX,
     Budget,
     OversizeError,
     Proxy,
+    check_hashes,
     plain,
     weigh,
 )
@@ -25,12 +27,18 @@ if TYPE_CHECKING:
 
 STEPS_PER_CALL: Final = 4
 """A call takes as long as about four turns of a comprehension."""
+TEXT_MAX: Final = SIZE_MAX * CHARACTERS_PER_UNIT
+"""Characters of a text that a query makes longer than what it has."""
+FORMAT_CHARACTERS_MAX: Final = 1000
+"""Of one field's format; that of a date holds whole fields again."""
+_NUMBER: Final = re.compile(r"\d+")
 _LONG_NUMBER: Final = re.compile(r"\d{4}")
 _NESTED_KEY: Final = re.compile(r"%\([^)]*\(")
 _WIDE_FIELD: Final = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(?:\*|\d{4}|\d*\.(?:\*|\d{4}))")
 """Every real field begins at some `%`; that a literal `%%2024` looks like one, too, only refuses too much."""
 _FREE: Final = frozenset({bool, float, complex, type(None)})
-_CONTAINERS: Final = frozenset({list, tuple, set, frozenset, dict, slice})
+_HASHING: Final = frozenset({set, frozenset, dict})
+_CONTAINERS: Final = frozenset({list, tuple, set, frozenset, dict, slice, range})
 _REPEATABLE: Final = frozenset({str, bytes, list, tuple})
 _SUBSCRIPTABLE: Final = frozenset({str, bytes, list, tuple, dict, range})
 _CONVERSIONS: Final[Mapping[int, Callable[[object], str]]] = {ord("s"): str, ord("r"): repr, ord("a"): ascii}
@@ -39,7 +47,7 @@ _CALLABLE: Final = frozenset({FunctionType, BuiltinFunctionType, MethodType, par
 
 def check_format(spec: str) -> None:
     """Refuse the widths and precisions above 999 of an f-string's field, which would make text of any length."""
-    if _LONG_NUMBER.search(spec):
+    if len(spec) > FORMAT_CHARACTERS_MAX or _LONG_NUMBER.search(spec):
         raise OversizeError("a width or precision is too large")
 
 
@@ -58,14 +66,21 @@ class Guards:
 
     def charge(self, value: Any) -> Any:
         """Return a value that was just made, after paying for it."""
-        if type(value) in _FREE:
+        kind = type(value)
+        if kind in _FREE:
             return value
-        if type(value) is int and value.bit_length() > INT_BITS_MAX:
-            raise OversizeError(f"an integer has more than {INT_BITS_MAX} bits")
+        if kind is int:  # what most operators give, so it is weighed here
+            bits = value.bit_length()
+            if bits > INT_BITS_MAX:
+                raise OversizeError(f"an integer has more than {INT_BITS_MAX} bits")
+            self._spend(1 + bits // BITS_PER_UNIT)
+            return value
         units = weigh(value)
         self._spend(units)
         if units > SIZE_MAX:
             raise OversizeError("a value is too large")
+        if kind in _HASHING:
+            check_hashes(value)
         return value
 
     def charge_result(self, value: Any) -> Any:
@@ -104,6 +119,8 @@ class Guards:
 
     def get_item(self, value: Any, key: object) -> object:
         """Return `value[key]`."""
+        if type(key) in _CONTAINERS:
+            self.charge(key)
         if isinstance(value, Proxy):
             return value.get_item(key)
         if type(value) not in _SUBSCRIPTABLE:
@@ -156,7 +173,7 @@ class Guards:
                 raise OversizeError("a width or precision is too large, or is not written out")
             # A mapping's values may be named any number of times; a tuple's are used once.
             times = template.count("%") if type(second) is dict else 1
-            if weigh(second) * times > SIZE_MAX:
+            if weigh(second) * times > SIZE_MAX or sum(map(int, _NUMBER.findall(template))) > TEXT_MAX:
                 raise OversizeError("a formatted text is too large")
         return self.charge(first % second)
 
@@ -170,9 +187,32 @@ class Guards:
 
     def concatenate(self, *parts: str) -> str:
         """Return an f-string's parts as one text."""
-        if sum(map(len, parts)) > SIZE_MAX * CHARACTERS_PER_UNIT:
+        characters = sum(map(len, parts))
+        self._spend(characters // CHARACTERS_PER_UNIT)
+        if characters > TEXT_MAX:
             raise OversizeError("a text is too large")
         return "".join(parts)
+
+    def spread(self, values: Iterable[object]) -> list[object]:
+        """Return the elements that `*values` stands for in a display or call."""
+        elements = _take(values)
+        self._spend(len(elements))
+        return elements
+
+    def make_set(self, elements: list[object]) -> set[object]:
+        """Return the set that a display with `*` in it stands for."""
+        check_hashes(elements)
+        return set(elements)
+
+    def merge(self, *tables: Mapping[Any, object]) -> dict[Any, object]:
+        """Return the dict that a display with `**` in it stands for."""
+        merged: dict[Any, object] = {}
+        for table in tables:
+            if type(table) is not dict:
+                raise TypeError("not a dict")
+            merged |= self.charge(table)
+            check_hashes(merged)
+        return merged
 
     def total(self, values: Iterable[object], start: object = 0) -> object:
         """Stand in for `sum`, whose additions would be unguarded."""
@@ -181,6 +221,20 @@ class Guards:
         for value in self.iterate(values):
             result = add(result, value)
         return result
+
+    def sort(self, values: Iterable[object], /, *, key: Any = None, reverse: bool = False) -> list[object]:
+        """Stand in for `sorted`."""
+        elements: list[Any] = self.charge(_take(values))
+        elements.sort(key=self._key(key), reverse=reverse)
+        return elements
+
+    def extreme(self, choose: Callable[..., object], *values: Any, key: Any = None, **default: object) -> object:
+        """Stand in for `min` and `max`."""
+        return choose(*values, key=self._key(key), **default)
+
+    def _key(self, key: Any) -> Any:
+        """Return a function that calls `key` as a query does; what C calls is guarded, too."""
+        return None if key is None else partial(self.call, key)
 
     def text(self, value: object = "") -> str:
         """Stand in for `str`."""
@@ -199,10 +253,17 @@ def _weigh_repeated(value: Any, count: int) -> int:
 
 def limited(kind: Callable[[Iterable[object]], object], values: Iterable[object] = ()) -> object:
     """Return `kind(values)` for a container class, of at most SIZE_MAX elements."""
+    elements = _take(values)
+    if kind in _HASHING:
+        check_hashes(elements)
+    return kind(elements)
+
+
+def _take(values: Iterable[object]) -> list[object]:
     elements = list(islice(iter(values), SIZE_MAX + 1))
     if len(elements) > SIZE_MAX:
         raise OversizeError(f"more than {SIZE_MAX} elements")
-    return kind(elements)
+    return elements
 
 
 def limited_range(*bounds: Any) -> range:

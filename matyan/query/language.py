@@ -46,14 +46,15 @@ class Predicate:
         Raises:
             QueryBudgetError: the search has used up its time, or this row its steps.
         """
-        arguments = [namespace[name] for name in self._parameters]
+        arguments = [*map(namespace.__getitem__, self._parameters)]
         self._budget.begin_row()
         try:
             return bool(self._function(*arguments))
         except QueryBudgetError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in a query only loses the row (contract)
-            logger.debug("query failed on a row", extra={"error": repr(error)})
+            # Its kind alone: the text of an error shows values of the row, and making it can fail.
+            logger.debug("query failed on a row", extra={"error": type(error).__name__})
             return False
 
 
@@ -75,15 +76,12 @@ class Query:
         self.variable = variable
         self.budget = budget
         self._prepared = syntax.prepare(text, variable=variable)
-        syntax.check(self._prepared)
-        self.tree = syntax.parse(self._prepared)
+        self.tree = syntax.check(self._prepared)
         """The checked tree, the default filter included. Not to be changed."""
         self._parameters = (RUN,) if variable == RUN else (RUN, variable)
         self._predicate = self._compile(self._fresh_body())
-
-    def matches(self, namespace: Mapping[str, object]) -> bool:
-        """Return whether a row is selected; see `Predicate.matches`."""
-        return self._predicate.matches(namespace)
+        self.matches = self._predicate.matches
+        """Tells whether a row is selected."""
 
     @cached_property
     def mentions_sequence(self) -> bool:

@@ -76,7 +76,7 @@ class Node(Proxy):
 
     def _keys(self) -> Iterator[object]:
         # An iterator, as in Aim: true even when there are no keys.
-        return iter(list(self._value) if type(self._value) is dict else ())
+        return iter(self._value if type(self._value) is dict else ())
 
     @property  # type: ignore[misc]  # object's has a setter; this one only serves isinstance() in queries
     def __class__(self) -> type:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from RestrictedPython.compile import compile_restricted_eval
 from RestrictedPython.Guards import guarded_iter_unpack_sequence
-from RestrictedPython.transformer import RestrictingNodeTransformer, copy_locations
+from RestrictedPython.transformer import INSPECT_ATTRIBUTES, RestrictingNodeTransformer
 
 from matyan.errors import InvalidArgumentError
 from matyan.query.syntax import FILENAME, without_warnings
 from matyan.query.vocabulary import make_guards, make_names, read_attribute
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import CodeType
 
     from matyan.query.sandbox import Budget
@@ -56,6 +56,9 @@ def make_globals(budget: Budget) -> dict[str, object]:
         "_charge_": guards.charge,
         "_format_": guards.format,
         "_concatenate_": guards.concatenate,
+        "_spread_": guards.spread,
+        "_make_set_": guards.make_set,
+        "_merge_": guards.merge,
         "_multiply_": guards.multiply,
         "_power_": guards.power,
         "_shift_left_": guards.shift_left,
@@ -106,6 +109,14 @@ class QueryPolicy(RestrictingNodeTransformer):
             return node
         return _one(super().visit_Name(node))
 
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        """Rewrite to `_getattr_(value, "name")`; unlike the inherited one, without going over the value once more."""
+        name = node.attr
+        if (name.startswith("_") and name != "_") or name.endswith("__roles__") or name in INSPECT_ATTRIBUTES:
+            self.error(node, f'"{name}" is an invalid attribute name')
+        visited = self.node_contents_visit(node)
+        return _call(node, "_getattr_", visited.value, _constant(node, name))
+
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         """Rewrite to `_multiply_(left, right)` and the like."""
         visited = self.node_contents_visit(node)
@@ -119,8 +130,7 @@ class QueryPolicy(RestrictingNodeTransformer):
             visited.func.id = "_call_"
             return visited
         visited.args.insert(0, visited.func)
-        visited.func = ast.Name("_call_", ast.Load())
-        copy_locations(visited.func, visited.args[0])
+        visited.func = ast.copy_location(ast.Name("_call_", ast.Load()), node)
         return visited
 
     def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
@@ -131,11 +141,27 @@ class QueryPolicy(RestrictingNodeTransformer):
         visited = _one(super().visit_Lambda(node))
         self._repeats -= 1
         assert isinstance(visited, ast.Lambda)
-        collected = [ast.Name(arg.arg, ast.Load()) for arg in (node.args.vararg, node.args.kwarg) if arg is not None]
-        step = _call(visited.body, "_step_", *collected)
-        either = ast.BoolOp(op=ast.Or(), values=[step, visited.body])
-        copy_locations(either, visited.body)
-        visited.body = either
+        collected = [
+            ast.copy_location(ast.Name(arg.arg, ast.Load()), node)
+            for arg in (node.args.vararg, node.args.kwarg)
+            if arg is not None
+        ]
+        step = _call(node, "_step_", *collected)
+        visited.body = ast.copy_location(ast.BoolOp(op=ast.Or(), values=[step, visited.body]), node)
+        return visited
+
+    def visit_Starred(self, node: ast.Starred) -> ast.AST:
+        """Rewrite to `*_spread_(values)`, unless it is a target."""
+        visited = self.node_contents_visit(node)
+        if isinstance(node.ctx, ast.Load):
+            visited.value = _call(node.value, "_spread_", visited.value)
+        return visited
+
+    def visit_comprehension(self, node: ast.comprehension) -> ast.AST:
+        """Unpack a list target as the tuple target that it might be, whose elements are counted."""
+        node.target = _as_tuple(node.target)
+        visited = self.guard_iter(node)
+        assert isinstance(visited, ast.AST)
         return visited
 
     def visit_List(self, node: ast.List) -> ast.AST:
@@ -147,11 +173,17 @@ class QueryPolicy(RestrictingNodeTransformer):
         return self._display(node)
 
     def visit_Set(self, node: ast.Set) -> ast.AST:
-        """Charge for the display."""
+        """Charge for the display; rewrite one with `*` in it to `_make_set_([...])`."""
+        if any(isinstance(element, ast.Starred) for element in node.elts):
+            elements = ast.copy_location(ast.List(elts=node.elts, ctx=ast.Load()), node)
+            return _call(node, "_make_set_", self._display(elements))
         return self._display(node)
 
     def visit_Dict(self, node: ast.Dict) -> ast.AST:
-        """Charge for the display."""
+        """Charge for the display; rewrite one with `**` in it to `_charge_(_merge_(...))`."""
+        if None in node.keys:
+            tables = [_one(self.visit(table)) for table in _tables(node)]
+            return _call(node, "_charge_", _call(node, "_merge_", *tables))
         return self._display(node)
 
     def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
@@ -176,8 +208,8 @@ class QueryPolicy(RestrictingNodeTransformer):
         for part in node.values:
             if isinstance(part, ast.FormattedValue):
                 value = _one(self.visit(part.value))
-                spec = ast.Constant("") if part.format_spec is None else _one(self.visit(part.format_spec))
-                parts.append(_call(node, "_format_", value, ast.Constant(part.conversion), spec))
+                spec = _constant(node, "") if part.format_spec is None else _one(self.visit(part.format_spec))
+                parts.append(_call(node, "_format_", value, _constant(node, part.conversion), spec))
             else:
                 parts.append(part)
         return _call(node, "_concatenate_", *parts)
@@ -192,11 +224,11 @@ class QueryPolicy(RestrictingNodeTransformer):
     def _comprehension(self, node: ast.expr, visited: ast.expr) -> ast.AST:
         return _call(node, "_charge_", visited)
 
-    def _display(self, node: ast.List | ast.Tuple | ast.Set | ast.Dict) -> ast.AST:
+    def _display(self, node: ast.List | ast.Tuple | ast.Set | ast.Dict) -> ast.expr:
         is_free = is_constant(node) and not self._repeats
         visited = self.node_contents_visit(node)
         is_target = isinstance(node, ast.List | ast.Tuple) and not isinstance(node.ctx, ast.Load)
-        return visited if is_free or is_target else _call(node, "_charge_", visited)
+        return _one(visited) if is_free or is_target else _call(node, "_charge_", visited)
 
 
 def is_constant(node: ast.AST) -> bool:
@@ -212,10 +244,38 @@ def is_constant(node: ast.AST) -> bool:
     return False
 
 
+def _as_tuple(target: ast.expr) -> ast.expr:
+    """Return the target with tuples for lists, which mean the same, at any depth."""
+    if isinstance(target, ast.Starred):
+        return ast.copy_location(ast.Starred(_as_tuple(target.value), target.ctx), target)
+    if isinstance(target, ast.List | ast.Tuple):
+        return ast.copy_location(ast.Tuple([_as_tuple(element) for element in target.elts], target.ctx), target)
+    return target
+
+
+def _tables(node: ast.Dict) -> Iterator[ast.expr]:
+    """Yield what a display with `**` in it merges, in order."""
+    pairs = ast.copy_location(ast.Dict(keys=[], values=[]), node)
+    for key, value in zip(node.keys, node.values, strict=True):
+        if key is not None:
+            pairs.keys.append(key)
+            pairs.values.append(value)
+            continue
+        if pairs.keys:
+            yield pairs
+            pairs = ast.copy_location(ast.Dict(keys=[], values=[]), node)
+        yield value
+    if pairs.keys:
+        yield pairs
+
+
 def _call(place: ast.expr, name: str, *arguments: ast.expr) -> ast.Call:
-    made = ast.Call(func=ast.Name(name, ast.Load()), args=list(arguments), keywords=[])
-    copy_locations(made, place)
-    return made
+    function = ast.copy_location(ast.Name(name, ast.Load()), place)
+    return ast.copy_location(ast.Call(func=function, args=list(arguments), keywords=[]), place)
+
+
+def _constant(place: ast.expr, value: str | int) -> ast.Constant:
+    return ast.copy_location(ast.Constant(value), place)
 
 
 def _one(visited: object) -> ast.expr:

@@ -1,11 +1,14 @@
 """What bounds a running query: its budget, and the weight of its values.
 
-The invariant: every value that query text can make weighs at most SIZE_MAX units and nests at most DEPTH_MAX deep, so
-no single operation in C (comparison, repr, hash, formatting) takes long; and whatever repeats spends steps.
+The invariants: every value that query text can make weighs at most SIZE_MAX units, nests at most DEPTH_MAX deep and
+hashes at most COLLIDING_MAX values whose hashes its author could choose, so no single operation in C (comparison,
+sorting, repr, hash, formatting) takes longer than a few milliseconds; whatever repeats spends steps, which bounds
+memory; and the processor time of one evaluation has an end, however little its steps say of it.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from matyan.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 SIZE_MAX: Final = 10_000
 """Units that a value made by a query weighs at most: elements, 16 characters, 64 bits of an integer."""
@@ -22,11 +25,19 @@ CHARACTERS_PER_UNIT: Final = 16
 BITS_PER_UNIT: Final = 64
 INT_BITS_MAX: Final = 1024
 """As far as a double reaches, too."""
+HASH_BITS: Final = sys.hash_info.modulus.bit_length() - 1
+"""Up to here, an integer is its own hash; of longer ones, any number have the same."""
+COLLIDING_MAX: Final = 500
+"""Values whose hashes may all be the same in one set or dict: as many squared is what it takes to make it."""
 STEPS_MAX: Final = 200_000
 SECONDS_MAX: Final = 30.0
-_STEPS_PER_LOOK: Final = 64
+EVALUATION_SECONDS_MAX: Final = 0.05
+"""Processor time; an ordinary evaluation takes a few microseconds."""
+_STEPS_PER_LOOK: Final = 32
 """Steps between two looks at the clock."""
 
+_OWN_HASH: Final = frozenset({str, bytes, float, bool, type(None)})
+"""Types of whose values nobody finds many with one hash: randomized, or too few."""
 _FLAT_CONTAINERS: Final = frozenset({list, tuple, set, frozenset})
 
 
@@ -44,7 +55,7 @@ class OversizeError(ValueError):
 class Budget:
     """How much one search may spend. Belongs to one thread, but `cancel` may come from any."""
 
-    __slots__ = ("_checkpoint", "_clock", "_deadline", "_left", "_steps")
+    __slots__ = ("_checkpoint", "_clock", "_deadline", "_first_checkpoint", "_left", "_processor_end", "_steps")
 
     def __init__(
         self, *, seconds: float = SECONDS_MAX, steps: int = STEPS_MAX, clock: Callable[[], float] = time.monotonic
@@ -53,14 +64,17 @@ class Budget:
 
         Args:
             seconds: for the whole search, from now on.
-            steps: for one evaluation (a step is about 0.1 µs of work and 16 bytes of memory at most).
+            steps: for one evaluation (a step is about 0.1 µs of work and 250 bytes of memory at most).
             clock: seconds that never go back.
         """
         self._clock = clock
         self._deadline = clock() + seconds
         self._steps = steps
         self._left = steps
+        self._first_checkpoint = max(steps - _STEPS_PER_LOOK, 0)
         self._checkpoint = 0
+        self._processor_end: float | None = None
+        """When the evaluation's processor time ends, in this thread's; None until its first look at the clock."""
 
     def begin_row(self) -> None:
         """Grant the steps of the next evaluation.
@@ -69,7 +83,10 @@ class Budget:
             QueryBudgetError: the deadline has passed.
         """
         self._left = self._steps
-        self._look()
+        self._processor_end = None
+        if self._clock() > self._deadline:
+            raise _too_late()
+        self._checkpoint = self._first_checkpoint
 
     def spend(self, steps: int) -> None:
         """Take steps.
@@ -89,10 +106,17 @@ class Budget:
         if self._left < 0:
             raise QueryBudgetError(f"one evaluation of the query takes more than {self._steps} steps")
         if self._clock() > self._deadline:
-            raise QueryBudgetError(
-                "the query took longer than it may: let it select fewer runs, or ask for less of them"
-            )
+            raise _too_late()
+        now = time.thread_time()
+        if self._processor_end is None:
+            self._processor_end = now + EVALUATION_SECONDS_MAX
+        elif now > self._processor_end:
+            raise QueryBudgetError(f"one evaluation of the query takes more than {EVALUATION_SECONDS_MAX} s")
         self._checkpoint = max(self._left - _STEPS_PER_LOOK, 0)
+
+
+def _too_late() -> QueryBudgetError:
+    return QueryBudgetError("the query took longer than it may: let it select fewer runs, or ask for less of them")
 
 
 class Proxy:
@@ -151,6 +175,8 @@ def _weigh_item(item: Any, below: list[object]) -> int:
         below.extend(item)
         if kind is dict:
             below.extend(item.values())
+    elif kind is range:
+        return 1 + len(item)
     elif kind is slice:
         below += (item.start, item.stop, item.step)
     elif kind is partial:
@@ -158,3 +184,18 @@ def _weigh_item(item: Any, below: list[object]) -> int:
     elif isinstance(item, Proxy):
         below.append(item.contents())
     return 1
+
+
+def check_hashes(values: Iterable[object]) -> None:
+    """Refuse what takes too long to be put in one set or dict, because its hashes may all be the same.
+
+    Raises:
+        OversizeError: more than COLLIDING_MAX are of a kind whose hashes can be chosen.
+    """
+    if sum(map(_is_colliding, values)) > COLLIDING_MAX:
+        raise OversizeError(f"a set or dict of more than {COLLIDING_MAX} tuples or other values that are no plain ones")
+
+
+def _is_colliding(value: Any) -> bool:
+    kind = type(value)
+    return kind not in _OWN_HASH and not (kind is int and value.bit_length() <= HASH_BITS)

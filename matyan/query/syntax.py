@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Final
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES
 
 from matyan.errors import InvalidArgumentError, QuerySyntaxError
+from matyan.query.sandbox import COLLIDING_MAX, HASH_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FILENAME: Final = "<query>"
 TEXT_CHARACTERS_MAX: Final = 65_536
-NODES_MAX: Final = 10_000
+NODES_MAX: Final = 6_000
 DEPTH_MAX: Final = 100
+TOKENS_MAX: Final = 14_000
+"""About; the parser, which nothing interrupts, shall not see more."""
+DEPTHS_MAX: Final = 100_000
+"""The depths of all parts together: what it costs to compile them."""
 LITERAL_BITS_MAX: Final = 1024
 RUN: Final = "run"
 
@@ -37,8 +42,17 @@ _NODES: Final = frozenset(
 )
 """Besides operators and contexts, which have no content. What a newer Python adds is refused until somebody looks."""
 _CONTENTLESS: Final = (ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context)
+_SURE: Final = frozenset(
+    {
+        *(ast.Expression, ast.Constant, ast.Name, ast.List, ast.Attribute, ast.Subscript, ast.Slice),
+        *(ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Compare, ast.IfExp),
+    }
+)
+"""What the compiler has nothing to object to, once it is parsed."""
 _CONSTANTS: Final = frozenset({str, bytes, int, float, complex, bool, type(None), type(...)})
 _FORBIDDEN_CALLS: Final = frozenset({"eval", "exec"})
+
+_TOKEN: Final = re.compile(r"\w+|[^\w\s]")
 
 _compile_lock: Final = threading.Lock()
 
@@ -72,19 +86,19 @@ def prepare(text: str, *, variable: str) -> str:
 
 def parse(prepared: str) -> ast.Expression:
     """Return the tree of a prepared text with the default filter; of one that was checked, this raises nothing."""
-    if not prepared:
-        return _parse_expression(_DEFAULT)
-    tree = _parse_expression(prepared)
+    return _with_default(_parse_expression(prepared), prepared) if prepared else _parse_expression(_DEFAULT)
+
+
+def _with_default(tree: ast.Expression, prepared: str) -> ast.Expression:
     if _ARCHIVED_ATTRIBUTE not in prepared:
         # Joined as trees, not as text: positions in the user's part stay the user's.
         default = _parse_expression(_DEFAULT)
-        joined = ast.BoolOp(op=ast.And(), values=[default.body, tree.body])
-        tree.body = ast.fix_missing_locations(ast.copy_location(joined, tree.body))
+        tree.body = ast.copy_location(ast.BoolOp(op=ast.And(), values=[default.body, tree.body]), tree.body)
     return tree
 
 
-def check(prepared: str) -> None:
-    """Check a prepared text.
+def check(prepared: str) -> ast.Expression:
+    """Check a prepared text and return what `parse` does.
 
     Raises:
         QuerySyntaxError: it is no Python expression, by CPython's own account.
@@ -93,13 +107,16 @@ def check(prepared: str) -> None:
     if len(prepared) > TEXT_CHARACTERS_MAX:
         raise InvalidArgumentError(f"the query has {len(prepared)} characters, limit {TEXT_CHARACTERS_MAX}")
     if not prepared:
-        return
+        return _parse_expression(_DEFAULT)
+    if sum(1 for _ in _TOKEN.finditer(prepared)) > TOKENS_MAX:
+        raise InvalidArgumentError(f"the query has more than {TOKENS_MAX} words and signs")
     try:
         tree = _parse_expression(prepared)
-        _check_size(tree)
-        # Misplaced await and yield are found only here.
-        with without_warnings():
-            compile(tree, FILENAME, "eval", dont_inherit=True)
+        nodes = _nodes(tree)
+        # Misplaced await and yield, repeated arguments and the like are found only here.
+        if not all(type(node) in _SURE for node in nodes):
+            with without_warnings():
+                compile(tree, FILENAME, "eval", dont_inherit=True)
     except SyntaxError as error:
         raise QuerySyntaxError(
             error.msg,
@@ -110,8 +127,9 @@ def check(prepared: str) -> None:
         ) from error
     except (ValueError, RecursionError, MemoryError, OverflowError) as error:
         raise InvalidArgumentError(f"the query cannot be parsed: {str(error) or type(error).__name__}") from error
-    for node in ast.walk(tree):
+    for node in nodes:
         _check_node(node)
+    return _with_default(tree, prepared)
 
 
 def _parse_expression(text: str) -> ast.Expression:
@@ -119,21 +137,39 @@ def _parse_expression(text: str) -> ast.Expression:
         return ast.parse(text, FILENAME, mode="eval")
 
 
-def _check_size(tree: ast.Expression) -> None:
+def _nodes(tree: ast.Expression) -> list[ast.AST]:
+    """Return all nodes that have content.
+
+    Raises:
+        InvalidArgumentError: they are too many, or nest too deep.
+    """
     level: list[ast.AST] = [tree]
-    count = 0
-    for _ in range(DEPTH_MAX):
+    nodes: list[ast.AST] = []
+    depths = 0
+    for depth in range(DEPTH_MAX):
+        nodes += level
         level = [child for node in level for child in _content(node)]
-        count += len(level)
-        if count > NODES_MAX:
-            raise InvalidArgumentError(f"the query has more than {NODES_MAX} parts")
+        depths += depth * len(level)
+        if len(nodes) + len(level) > NODES_MAX or depths > DEPTHS_MAX:
+            raise InvalidArgumentError(f"the query has more than {NODES_MAX} parts, or too many deep ones")
         if not level:
-            return
-    raise InvalidArgumentError(f"the query nests deeper than {DEPTH_MAX}")
+            break
+    else:
+        raise InvalidArgumentError(f"the query nests deeper than {DEPTH_MAX}")
+    if sum(map(_is_colliding, nodes)) > COLLIDING_MAX:
+        raise InvalidArgumentError(f"the query has more than {COLLIDING_MAX} tuples, complex or long numbers")
+    return nodes
 
 
 def _content(node: ast.AST) -> Iterator[ast.AST]:
     return (child for child in ast.iter_child_nodes(node) if not isinstance(child, _CONTENTLESS))
+
+
+def _is_colliding(node: ast.AST) -> bool:
+    """Return whether it may be a constant whose hash the author can choose; the compiler keeps constants in a dict."""
+    if isinstance(node, ast.Constant):
+        return type(node.value) is complex or (type(node.value) is int and node.value.bit_length() > HASH_BITS)
+    return isinstance(node, ast.Tuple)
 
 
 def _check_node(node: ast.AST) -> None:
@@ -146,6 +182,8 @@ def _check_node(node: ast.AST) -> None:
             raise _refusal(node, f"the name {name!r} starts with an underscore")
     if isinstance(node, ast.Constant):
         _check_constant(node)
+    elif isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
+        raise _refusal(node, "only names can be assigned to in queries")
     elif isinstance(node, ast.Attribute) and node.attr in INSPECT_ATTRIBUTES:
         raise _refusal(node, f"the attribute {node.attr!r} is not available in queries")
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FORBIDDEN_CALLS:

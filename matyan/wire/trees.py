@@ -52,6 +52,7 @@ _OBJECT: Final = _record_value(b"\x07")
 
 _NUMPY: Final = _record_value(b"\x04numpy")
 _FLOAT64: Final = _record_value(b"\x04float64")
+_FLOAT64_BYTES: Final = 8
 
 _key_bytes: Final[dict[str, bytes]] = {}
 """Text key -> its bytes. Keys repeat in every tree; the few thousand of a repository are encoded once."""
@@ -80,7 +81,31 @@ def progress(number: int, checked: int, total: int) -> bytes:
 
     No two consecutive messages may have the same `number`.
     """
-    return encode_tree_records({f"progress_{number}": (checked, total)})
+    # Written out: a search sends one with each run.
+    path = b"progress_%d\xfe" % number
+    begun = _length(len(path) + len(_INDEXES[0])) + path
+    return b"".join(
+        (
+            _length(len(path)), path, _LIST,
+            begun, _INDEXES[0], _int(_NUMBER_BYTES, Tag.INT, checked),
+            begun, _INDEXES[1], _int(_NUMBER_BYTES, Tag.INT, total),
+        )
+    )  # fmt: skip
+
+
+def stopped(number: int, checked: int, total: int, *, reason: str, message: str) -> bytes:
+    """Return the records of the message that ends a stream which is not whole, before its connection is cut.
+
+    To clients that do not know it, it is a progress message: they read two elements of it, or none.
+
+    Args:
+        number: as of a progress message.
+        checked: how many runs were looked at; the last run sent may lack some of its traces.
+        total: how many there are.
+        reason: what stopped it, one word of a closed set.
+        message: the same for a human.
+    """
+    return encode_tree_records({f"progress_{number}": (checked, total, reason, message)})
 
 
 def begin_blob(keys: Iterable[object], size_bytes: int) -> bytes:
@@ -90,6 +115,14 @@ def begin_blob(keys: Iterable[object], size_bytes: int) -> bytes:
     """
     path = encode_path(keys)
     return _length(len(path)) + path + _head(size_bytes + 1, Tag.BYTES)
+
+
+def begin_array(keys: Iterable[object], count: int) -> bytes:
+    """Return the beginning of an array of float64; its content follows: `count` numbers, little-endian.
+
+    For arrays that are better sent in parts than copied as a whole.
+    """
+    return _array_head(encode_path(keys), count)
 
 
 def encode_path(keys: Iterable[object]) -> bytes:
@@ -198,19 +231,20 @@ def _write_array(array: NDArray[Any], path: bytes, append: Append) -> None:
         return
     if array.ndim != 1:
         raise InvalidArgumentError(f"an array has one dimension, not {array.ndim}")
-    blob = array.astype("<f8", copy=False).tobytes()
+    append(_array_head(path, len(array)))
+    append(array.astype("<f8", copy=False).tobytes())
+
+
+def _array_head(path: bytes, count: int) -> bytes:
     size = len(path)
-    append(
-        b"".join(
-            (
-                _length(size + 5), path, b"type\xfe", _NUMPY,
-                _length(size + 6), path, b"shape\xfe", _int(_NUMBER_BYTES, Tag.INT, len(array)),
-                _length(size + 6), path, b"dtype\xfe", _FLOAT64,
-                _length(size + 5), path, b"blob\xfe", _head(len(blob) + 1, Tag.BYTES),
-            )
+    return b"".join(
+        (
+            _length(size + 5), path, b"type\xfe", _NUMPY,
+            _length(size + 6), path, b"shape\xfe", _int(_NUMBER_BYTES, Tag.INT, count),
+            _length(size + 6), path, b"dtype\xfe", _FLOAT64,
+            _length(size + 5), path, b"blob\xfe", _head(count * _FLOAT64_BYTES + 1, Tag.BYTES),
         )
     )  # fmt: skip
-    append(blob)
 
 
 def _plain(value: object) -> object:

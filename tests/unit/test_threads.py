@@ -62,6 +62,62 @@ def test_a_full_pool_takes_the_next_part_of_a_call_it_let_in() -> None:
         pool.resubmit(int)
 
 
+def test_new_calls_come_before_the_next_parts_of_old_ones_but_not_always() -> None:
+    pool, release, done = Pool("test", threads=1), threading.Event(), list[str]()
+    pool.submit(release.wait)
+    for number in range(3):
+        pool.resubmit(done.append, f"later {number}")
+    calls = [pool.submit(done.append, f"new {number}") for number in range(6)]
+
+    release.set()
+    for call in calls:
+        call.result(5)
+    assert pool.close(timeout_seconds=5)
+
+    assert done[:7] == ["new 0", "new 1", "later 0", "new 2", "new 3", "new 4", "later 1"]
+
+
+def test_a_pool_is_contended_when_a_call_waits() -> None:
+    pool, release = Pool("test", threads=1), threading.Event()
+    pool.submit(release.wait)
+
+    alone = pool.is_contended()
+    waiting = pool.submit(int)
+    crowded = pool.is_contended()
+    release.set()
+    waiting.result(5)
+
+    assert (alone, crowded) == (False, True)
+    assert pool.close(timeout_seconds=5)
+
+
+def test_next_parts_take_only_the_threads_that_are_for_them() -> None:
+    pool, begun, release = Pool("test", threads=3, later_max=1), threading.Event(), threading.Event()
+
+    def part() -> bool:
+        begun.set()
+        return release.wait(5)
+
+    later = [pool.resubmit(part) for _ in range(3)]
+    begun.wait(5)
+
+    assert pool.submit(lambda: "new").result(5) == "new"
+    running = [call.running() for call in later]
+    release.set()
+
+    assert running == [True, False, False]
+    assert [call.result(5) for call in later] == [True] * 3
+    assert pool.close(timeout_seconds=5)
+
+
+def test_the_error_of_a_call_is_that_of_its_future() -> None:
+    pool = Pool("test", threads=1)
+
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(divmod, 1, 0).result(5)
+    assert pool.close(timeout_seconds=5)
+
+
 def test_a_pool_takes_calls_again_when_earlier_ones_ended() -> None:
     pool = Pool("test", threads=1, waiting_max=0)
 

@@ -380,7 +380,7 @@ def test_a_client_that_leaves_before_the_first_byte_ends_the_search(pool: Pool) 
 
 
 def test_a_search_whose_client_left_while_it_waited_for_a_thread_never_begins() -> None:
-    go_on, closed, begun = threading.Event(), threading.Event(), threading.Event()
+    go_on, begun = threading.Event(), threading.Event()
 
     def made() -> Iterator[bytes]:
         begun.set()
@@ -388,20 +388,43 @@ def test_a_search_whose_client_left_while_it_waited_for_a_thread_never_begins() 
 
     async def scenario() -> None:
         waiting = Socket()
-        first = asyncio.ensure_future(deliver(stream(lambda: silent(go_on, closed), pool=narrow), Socket()))
+        narrow.submit(go_on.wait)
         second = asyncio.ensure_future(deliver(stream(made, pool=narrow), waiting))
         await asyncio.sleep(0.05)
         waiting.left.set()
         await second
         go_on.set()
-        await first
 
     narrow = Pool("narrow", threads=1)
     run(scenario)
 
     assert narrow.close(timeout_seconds=5)
-    assert closed.is_set()
     assert not begun.is_set()
+
+
+def test_a_short_stream_ends_while_others_use_every_thread_without_end() -> None:
+    go_on, answered = threading.Event(), Socket()
+    endings = [threading.Event() for _ in range(6)]
+
+    async def scenario() -> bool:
+        endless = [
+            asyncio.ensure_future(deliver(stream(lambda end=end: silent(go_on, end), pool=narrow), Socket()))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            for end in endings
+        ]
+        await asyncio.sleep(0.1)
+        await asyncio.wait_for(deliver(stream(lambda: iter([b"a", b"b"]), pool=narrow), answered), timeout=10)
+        were_running = not any(end.is_set() for end in endings)
+        go_on.set()
+        await asyncio.gather(*endless)
+        return were_running
+
+    narrow = Pool("narrow", threads=2)
+    were_running = run(scenario)
+
+    assert were_running
+    assert b"".join(answered.bodies) == b"ab"
+    assert all(end.is_set() for end in endings)
+    assert narrow.close(timeout_seconds=5)
 
 
 def test_a_response_that_is_never_sent_starts_nothing(pool: Pool) -> None:

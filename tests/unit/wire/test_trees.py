@@ -133,8 +133,12 @@ def test_lists_longer_than_the_prepared_indexes_keep_their_order() -> None:
     assert fold(decode_records(encode_tree_records({"r": items}))) == [("r", items)]
 
 
-def test_progress_is_a_pair_under_a_numbered_key() -> None:
-    assert fold(decode_records(progress(3, 7, 24))) == [("progress_3", [7, 24])]
+@pytest.mark.parametrize("numbers", [(3, 7, 24), (0, 0, 0), (123_456, 99, 2**40)])
+def test_progress_is_a_pair_under_a_numbered_key(numbers: tuple[int, int, int]) -> None:
+    number, *pair = numbers
+
+    assert fold(decode_records(progress(*numbers))) == [(f"progress_{number}", pair)]
+    assert progress(*numbers) == encode_tree_records({f"progress_{number}": pair})
 
 
 def test_a_key_of_a_lone_surrogate_does_not_break_the_stream() -> None:
