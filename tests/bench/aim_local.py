@@ -1,6 +1,6 @@
 """Aim's own local mode on the same kind of data; run by a Python that has Aim 3.29.1.
 
-    python aim_local.py FOLDER RUNS STEPS
+    python -m tests.bench.aim_local FOLDER RUNS STEPS
 
 Prints one JSON object: points, seconds, and bytes on disk.
 """

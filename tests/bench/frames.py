@@ -1,10 +1,12 @@
-"""Frames as matyan-client makes them, encoded before the clock starts, so that the writer is never the bottleneck."""
+"""Frames as matyan-client makes them: encoded before the clock starts, or one after another for as long as needed."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import struct
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -58,8 +60,36 @@ def websocket_frame(text: str) -> bytes:
 def encoded_frames(run: str, count: int, seed: int) -> list[bytes]:
     """Return `count` frames of a run, ready for the socket; the first one is preceded by `create_run`."""
     noise = random.Random(seed)
+    return [create_frame(run), *(websocket_frame(frame_text(run, number, noise)) for number in range(count))]
+
+
+def endless_frames(run: str, seed: int) -> Iterator[bytes]:
+    """Yield frames of a run without end, made as they are asked for in a tenth of the time.
+
+    Values come from a ring of 1,000; steps and times go on.
+    """
+    noise = random.Random(seed)
+    ring = itertools.cycle([float32(noise.lognormvariate(0, 0.5)) for _ in range(1_000)])
+    template = _template(run)
+    yield create_frame(run)
+    for number in itertools.count():
+        steps = range(number * STEPS_PER_FRAME, (number + 1) * STEPS_PER_FRAME)
+        places = ((step, (_BEGIN + timedelta(milliseconds=20 * step)).isoformat()) for step in steps)
+        cells = ((next(ring), step, moment) for step, moment in places for _ in range(METRICS))
+        yield websocket_frame(template % tuple(itertools.chain.from_iterable(cells)))
+
+
+def create_frame(run: str) -> bytes:
+    """Return the first frame of a run."""
     create = {"type": "create_run", "run_id": run, "client_datetime": _BEGIN.isoformat(), "force_resume": False}
-    return [
-        websocket_frame(json.dumps(create)),
-        *(websocket_frame(frame_text(run, number, noise)) for number in range(count)),
+    return websocket_frame(json.dumps(create))
+
+
+def _template(run: str) -> str:
+    """Return a frame with places for value, step and time of each point."""
+    points = [
+        f'{{"type": "log_metric", "run_id": "{run}", "name": "metric_{index}", "value": %r, "step": %d, "epoch": 0, '
+        f'"context": {{"subset": "train"}}, "dtype": "float", "client_datetime": "%s"}}'
+        for index in range(METRICS)
     ]
+    return f"[{', '.join(points * STEPS_PER_FRAME)}]"

@@ -1,223 +1,89 @@
-"""`make bench`: what this machine does, next to Aim 3.29.1 in the same run where Aim is installed.
+"""`make bench`: what this machine does, next to its peers in the same run where they are installed.
 
-Prints Markdown. Figures are measured here and never asserted in tests.
+    python -m tests.bench.run --part reads --runs 1000,10000,100000
+
+Prints Markdown; `--write FILE` also puts it into a page, between the marks of the part. Figures are measured here and
+never asserted in tests.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
-from tests.bench import machine
-from tests.bench.pipeline import apart
-from tests.bench.visibility import Delays, measure_delays, seconds_until_visible
-from tests.bench.writer_process import ROOT, WriterProcess
-from tests.support.server import MatyanServer, matyan
-
-CLIENT_STEPS: Final = 5_000
-ONE_RUN_STEPS: Final = 5_000
-"""One long run: what Aim does best."""
-STUDY_RUNS: Final = 20
-STUDY_STEPS: Final = 500
-"""A study of short runs, ten metrics each."""
-OFFERED_POINTS_PER_SECOND: Final = 50_000
+from tests.bench import arrivals, ingest, load, machine, pages, peers, reads, soak, stores
+from tests.bench.ingest import Amount
+from tests.bench.page import put_part
+from tests.bench.table import Table
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: a figure, its peer's where there is one, and how many times better ours is."""
+class Options(NamedTuple):
+    """What to measure."""
 
-    work: str
-    matyan: str
-    aim: str = "-"
-    ratio: str = "-"
-
-
-@dataclass(frozen=True)
-class AimFigures:
-    """What Aim's local mode did with the same kind of data."""
-
-    points_per_second: float
-    study_points_per_second: float
-    bytes_per_point: float
+    folder: Path
+    """For data that is thrown away; its disk is part of the figures."""
+    cache: Path
+    """Where stores and peers' data are kept for the next time."""
+    runs: Sequence[int]
+    ui_runs: int
+    """Size of the store that is browsed, idle and under load."""
+    amount: Amount
+    points: int
+    share: float
+    """How much of work of a fixed size: 1 is all of it."""
 
 
-def main() -> None:
-    """Measure everything and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="where the data goes; its disk is part of the figures")
+PARTS: Final[Mapping[str, Callable[[Options], Sequence[Table]]]] = {
+    "one": lambda given: [ingest.one_process(given.folder, given.amount)],
+    "kafka": lambda given: [ingest.through_kafka(given.folder, given.amount)],
+    "stores": lambda given: [stores.table(given.cache, given.runs)],
+    "reads": lambda given: reads.tables(given.cache, given.runs),
+    "peers": lambda given: [peers.table(given.cache, given.runs[0])],
+    "load": lambda given: [load.table(given.cache, given.folder, given.ui_runs, given.amount.seconds)],
+    "soak": lambda given: soak.tables(given.folder, given.points),
+    "ui": lambda given: [pages.table(given.cache, given.ui_runs, given.share)],
+    "sequences": lambda given: [arrivals.table(given.folder, given.share)],
+}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure the parts that are asked for, print their tables, and put them into a page."""
+    options = _parser().parse_args(arguments)
+    options.cache.mkdir(parents=True, exist_ok=True)
+    for name in options.part.split(","):
+        with tempfile.TemporaryDirectory(dir=options.folder, prefix="matyan-bench-") as folder:
+            text = _measure(name, options, Path(folder))
+        print(text, flush=True)
+        if options.write is not None:
+            put_part(options.write, name, text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", default="one,kafka", help=f"parts, separated by commas, of {', '.join(PARTS)}")
+    parser.add_argument("--folder", type=Path, help="where passing data goes; its disk is part of the figures")
+    parser.add_argument("--cache", type=Path, default=stores.default_cache(), help="where stores are kept")
+    parser.add_argument("--runs", default="1000,10000,100000", help="sizes of the stores; peers have the first")
+    parser.add_argument("--ui-runs", type=int, default=10_000, help="size of the store that is browsed")
     parser.add_argument("--frames", type=int, default=500, help="frames of 100 points on each of 20 connections")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long visibility is watched under load")
-    parser.add_argument("--part", choices=["all", "one", "kafka"], default="all", help="one process, or roles on Kafka")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder, prefix="matyan-bench-") as name:
-        folder = Path(name)
-        print(f"{machine.description()}; fsync {machine.fsync_seconds(folder) * 1e3:.2f} ms\n", flush=True)
-        aim = measure_aim(folder)
-        rows = measure_matyan(folder, options.frames, options.seconds, aim) if options.part != "kafka" else []
-        print_table([*rows, *(measure_pipeline(folder, options.frames, aim) if options.part != "one" else [])])
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long something is watched under load")
+    parser.add_argument("--points", type=int, default=20_000_000, help="how many are written in a soak")
+    parser.add_argument("--share", type=float, default=1.0, help="how much of work of a fixed size, 1 is all of it")
+    parser.add_argument("--write", type=Path, help="a Markdown page that has a place for the parts")
+    return parser
 
 
-def measure_matyan(folder: Path, frames: int, seconds: float, aim: AimFigures | None) -> list[Row]:
-    """Run every measurement against one server and return the table."""
-    rows = []
-    with MatyanServer(folder / "home") as server:
-        for connections, count in ((1, frames * 4), (20, frames)):
-            rows += ingest_rows(server, connections, count, aim)
-        rows.append(study_row(server, aim))
-        rows.append(client_row(server, aim))
-        rows += delay_rows(measure_under_load(server, seconds))
-        server.stop()
-    rows.append(disk_row(folder, frames, aim))
-    return rows
-
-
-def measure_pipeline(folder: Path, frames: int, aim: AimFigures | None) -> list[Row]:
-    """Measure the roles apart, one process of each, on Kafka and S3."""
-    with apart(folder / "apart") as roles:
-        if roles is None:
-            return []
-        rates = ingest_rates(roles["frontier"].port, roles["serve"].url, 20, frames)
-    peer = None if aim is None else aim.points_per_second
-    return [
-        rate_row(f"through Kafka (1 frontier, 1 worker), 20 connections, {what}", rate, peer)
-        for what, rate in rates.items()
-    ]
-
-
-def ingest_rows(server: MatyanServer, connections: int, frames: int, aim: AimFigures | None) -> list[Row]:
-    """Measure the ingestion of one process."""
-    peer = None if aim is None else aim.points_per_second
-    name = f"{connections} connection{'s' if connections > 1 else ''}"
-    rates = ingest_rates(server.port, server.url, connections, frames)
-    return [rate_row(f"ingest, {name}, {what}", rate, peer) for what, rate in rates.items()]
-
-
-def ingest_rates(port: int, api: str, connections: int, frames: int) -> Mapping[str, float]:
-    """Return points per second until everything is acknowledged, and until everything is visible."""
-    writers = WriterProcess(port, f"ingest-{connections}", connections, frames)
-    begin = time.perf_counter()
-    writers.begin()
-    report = writers.wait()
-    visible = seconds_until_visible(api, writers.runs, writers.frames, begin)
-    return {
-        "acknowledged (durable)": report["points"] / report["seconds"],
-        "until visible": report["points"] / visible,
-    }
-
-
-def study_row(server: MatyanServer, aim: AimFigures | None) -> Row:
-    """Measure a study of short runs, from the first frame until everything is visible."""
-    writers = WriterProcess(server.port, "study", STUDY_RUNS, STUDY_STEPS * 10 // 100)
-    begin = time.perf_counter()
-    writers.begin()
-    report = writers.wait()
-    visible = seconds_until_visible(server.url, writers.runs, writers.frames, begin)
-    peer = None if aim is None else aim.study_points_per_second
-    work = f"{STUDY_RUNS} runs of 10 metrics and {STUDY_STEPS} steps, 20 connections, until visible"
-    return rate_row(work, report["points"] / visible, peer)
-
-
-def client_row(server: MatyanServer, aim: AimFigures | None) -> Row:
-    """Measure the released client: one process, ten metrics, from the first track() to the end of close()."""
-    command = [sys.executable, "-m", "tests.support.client_scripts", "rate", server.url, str(CLIENT_STEPS)]
-    seconds = run_json(command)
-    peer = None if aim is None else aim.points_per_second
-    return rate_row("the released matyan-client, one process", CLIENT_STEPS * 10 / seconds, peer)
-
-
-def measure_under_load(server: MatyanServer, seconds: float) -> Delays:
-    """Measure acknowledged -> visible while 20 connections offer a steady load."""
-    connections = 20
-    frames = int(OFFERED_POINTS_PER_SECOND * seconds / 100 / connections)
-    writers = WriterProcess(server.port, "load", connections, frames, OFFERED_POINTS_PER_SECOND)
-    writers.begin()
-    delays = measure_delays(server, writers.is_busy)
-    report = writers.wait()
-    return Delays(delays.seconds, points_per_second=report["points"] / report["seconds"])
-
-
-def delay_rows(delays: Delays) -> list[Row]:
-    """Make the rows of the visibility delay."""
-    offered = f"{OFFERED_POINTS_PER_SECOND:,} points/s offered, {delays.points_per_second:,.0f} taken"
-    return [
-        Row(f"acknowledged -> visible, p{part} of {len(delays.seconds)} ({offered})", f"{value * 1e3:.0f} ms")
-        for part, value in ((50, delays.quantile(0.5)), (99, delays.quantile(0.99)))
-    ]
-
-
-def disk_row(folder: Path, frames: int, aim: AimFigures | None) -> Row:
-    """Write once more to empty data, merge, stop, compact, and count what lies on the disk."""
-    home = folder / "disk"
-    server = MatyanServer(home)
-    with server:
-        writers = WriterProcess(server.port, "disk", 20, frames)
-        writers.begin()
-        report = writers.wait()
-        seconds_until_visible(server.url, writers.runs, writers.frames, time.perf_counter())
-        server.stop()
-    matyan("compact", "--home", str(home), timeout=600)
-    parts = {path.name: machine.disk_bytes(path) for path in sorted(home.iterdir()) if path.is_dir()}
-    stored = parts.get("kv", sum(parts.values())) / report["points"]
-    everything = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in parts.items())
-    text = f"{stored:.1f} bytes ({report['points']:,} points: {everything})"
-    if aim is None:
-        return Row("a point on disk, noisy float32 loss", text)
-    ratio = f"{aim.bytes_per_point / stored:.0f} times smaller"
-    return Row("a point on disk, noisy float32 loss", text, f"{aim.bytes_per_point:.0f} bytes", ratio)
-
-
-def rate_row(work: str, points_per_second: float, peer: float | None) -> Row:
-    """Make a row of a rate, next to that of Aim's local mode."""
-    ours = f"{points_per_second:,.0f} points/s"
-    if peer is None:
-        return Row(work, ours)
-    return Row(work, ours, f"{peer:,.0f} points/s (local mode)", f"{points_per_second / peer:.1f} times")
-
-
-def measure_aim(folder: Path) -> AimFigures | None:
-    """Measure Aim's local mode, or say that it is not there."""
-    python = os.environ.get("MATYAN_BENCH_AIM_PYTHON") or (sys.executable if importlib.util.find_spec("aim") else None)
-    if python is None:
-        print("Aim is skipped: it cannot be imported, and MATYAN_BENCH_AIM_PYTHON names no Python that can.\n")
-        return None
-    script = str(ROOT / "tests" / "bench" / "aim_local.py")
-    one, study = (
-        run_json([python, script, str(folder / f"aim-{runs}"), str(runs), str(steps)])
-        for runs, steps in ((1, ONE_RUN_STEPS), (STUDY_RUNS, STUDY_STEPS))
-    )
-    return AimFigures(
-        points_per_second=one["points"] / one["seconds"],
-        study_points_per_second=study["points"] / study["seconds"],
-        bytes_per_point=one["bytes"] / one["points"],
-    )
-
-
-def run_json(command: Sequence[str]) -> Any:
-    """Run a command and decode the last line that it prints."""
-    environment = {**os.environ, "LOGURU_LEVEL": "WARNING"}
-    output = subprocess.run(
-        command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=1200
-    ).stdout
-    return json.loads(output.splitlines()[-1])
-
-
-def print_table(rows: Sequence[Row]) -> None:
-    """Print the rows as Markdown."""
-    print("| work | matyan | Aim 3.29.1 | ratio |\n|---|---:|---:|---:|")
-    for row in rows:
-        print(f"| {row.work} | {row.matyan} | {row.aim} | {row.ratio} |")
+def _measure(name: str, options: argparse.Namespace, folder: Path) -> str:
+    runs = [int(count) for count in options.runs.split(",")]
+    amount = Amount(options.frames, options.seconds).part(options.share)
+    given = Options(folder, options.cache, runs, options.ui_runs, amount, options.points, options.share)
+    where = f"{machine.description()}; fsync {machine.fsync_seconds(folder) * 1e3:.2f} ms"
+    return "\n".join([where, "", *(table.markdown() for table in PARTS[name](given))])
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

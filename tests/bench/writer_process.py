@@ -14,8 +14,18 @@ ROOT: Final = Path(__file__).parents[2]
 class WriterProcess:
     """The raw writers of `tests.bench.writers`, encoded and connected, waiting for the word."""
 
-    def __init__(self, port: int, prefix: str, connections: int, frames: int, points_per_second: float = 0) -> None:
-        arguments = map(str, (port, prefix, connections, frames, points_per_second))
+    def __init__(
+        self,
+        port: int,
+        prefix: str,
+        connections: int,
+        frames: int,
+        points_per_second: float = 0,
+        *,
+        seconds: float = 0,
+    ) -> None:
+        """Start them; with `seconds` frames are made on the way, and no more are sent after that time."""
+        arguments = map(str, (port, prefix, connections, frames, points_per_second, seconds))
         command = [sys.executable, "-m", "tests.bench.writers", *arguments]
         self._process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
@@ -37,6 +47,6 @@ class WriterProcess:
     def wait(self) -> dict[str, Any]:
         """Wait for the last reply and return the report: points, seconds."""
         assert self._process.stdout is not None
-        report: dict[str, Any] = json.loads(self._process.stdout.readline())
-        self._process.wait()
+        with self._process:  # closes the pipes
+            report: dict[str, Any] = json.loads(self._process.stdout.readline())
         return report

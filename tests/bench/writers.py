@@ -1,9 +1,11 @@
 """Raw WebSocket writers in a process of their own: stop and wait on each connection, as matyan-client does.
 
-    python -m tests.bench.writers PORT PREFIX CONNECTIONS FRAMES POINTS_PER_SECOND
+    python -m tests.bench.writers PORT PREFIX CONNECTIONS FRAMES POINTS_PER_SECOND SECONDS
 
-`POINTS_PER_SECOND` 0 means as fast as replies come. Prints `ready` when everything is encoded and connected, waits for
-a line on stdin, writes, and prints one JSON object with the seconds it took.
+`POINTS_PER_SECOND` 0 means as fast as replies come. Without `SECONDS` (0) all frames are encoded before the clock
+starts; with it they are made on the way, until so much time has passed or each connection has sent `FRAMES` (0: any
+number). Prints `ready` when connected, waits for a line on stdin, writes, and prints one JSON object with the seconds
+it took and the points that were taken.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
-from tests.bench.frames import POINTS_PER_FRAME, encoded_frames
+from tests.bench.frames import POINTS_PER_FRAME, encoded_frames, endless_frames
 
 _BUFFER_BYTES = 4 * 1024 * 1024
 
@@ -25,12 +28,14 @@ _BUFFER_BYTES = 4 * 1024 * 1024
 class Connection:
     """One WebSocket with its frames; blocking sends are safe since at most one frame is in flight."""
 
-    def __init__(self, port: int, run: str, frames: Sequence[bytes]) -> None:
+    def __init__(self, port: int, run: str, frames: Iterable[bytes]) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
         self._frames: Iterator[bytes] = iter(frames)
         self._received = b""
+        self.sent = 0
+        """Frames, the one that creates the run included."""
         self._shake_hands(port, run)
 
     def send_next(self) -> bool:
@@ -39,6 +44,7 @@ class Connection:
         if frame is None:
             return False
         self.socket.sendall(frame)
+        self.sent += 1
         return True
 
     def read_reply(self) -> bool:
@@ -99,16 +105,32 @@ def _is_due(sent: int, points_per_second: float, elapsed: float) -> bool:
     return not points_per_second or sent * POINTS_PER_FRAME <= elapsed * points_per_second
 
 
-def main(port: int, prefix: str, count: int, frames: int, points_per_second: float) -> None:
+def main(port: int, prefix: str, count: int, frames: int, points_per_second: float, seconds: float) -> None:
     """Encode, connect, wait for the word, write, report."""
     runs = [f"{prefix}-{number}" for number in range(count)]
-    encoded = [encoded_frames(run, frames, seed) for seed, run in enumerate(runs)]
+    encoded = [_frames(run, frames, seed, seconds) for seed, run in enumerate(runs)]
     connections = [Connection(port, run, own) for run, own in zip(runs, encoded, strict=True)]
     print("ready", flush=True)
     sys.stdin.readline()
-    seconds = write_all(connections, points_per_second)
-    print(json.dumps({"seconds": seconds, "points": count * frames * POINTS_PER_FRAME}), flush=True)
+    taken = write_all(connections, points_per_second)
+    points = sum(connection.sent - 1 for connection in connections) * POINTS_PER_FRAME
+    print(json.dumps({"seconds": taken, "points": points}), flush=True)
+
+
+def _frames(run: str, count: int, seed: int, seconds: float) -> Iterable[bytes]:
+    if not seconds:
+        return encoded_frames(run, count, seed)
+    return _until(seconds, islice(endless_frames(run, seed), count + 1 if count else None))
+
+
+def _until(seconds: float, frames: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield frames until so many seconds have passed since the first was asked for."""
+    deadline = time.perf_counter() + seconds
+    for frame in frames:
+        if time.perf_counter() > deadline:
+            return
+        yield frame
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))
+    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]), float(sys.argv[6]))
