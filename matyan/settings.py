@@ -169,8 +169,13 @@ class KafkaSettings(_Section, frozen=True):
         float, Meta(ge=1.0, le=1800.0, description="a worker silent for so long loses its partitions")
     ] = 45.0
     handling_seconds: Annotated[
-        float, Meta(ge=1.0, le=3600.0, description="a worker busy with one slice for so long loses its partitions")
-    ] = 300.0
+        float,
+        Meta(
+            ge=1.0,
+            le=3600.0,
+            description="a worker busy with one slice, or dead, for so long loses its partitions",
+        ),
+    ] = 120.0
     instance: Annotated[
         str,
         Meta(
@@ -277,7 +282,21 @@ class QuerySettings(_Section, frozen=True):
     """What searches may cost."""
 
     seconds: Annotated[float, Meta(gt=0.0, le=3600.0, description="time budget of one search")] = 60.0
-    threads: Annotated[int, Meta(ge=1, le=64, description="searches that run at once")] = 4
+    threads: Annotated[int, Meta(ge=1, le=64, description="threads for searches; a quarter of them for long ones")] = 4
+
+
+class CacheSettings(_Section, frozen=True):
+    """What each process that answers searches keeps in memory."""
+
+    memory_mb: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="for runs with their params, the newest first: 1 MB holds about a thousand with 15 params; "
+            "older ones are read from the store each time; 0: nothing is kept",
+        ),
+    ] = 256
 
 
 class LoggingSettings(_Section, frozen=True):
@@ -303,6 +322,7 @@ class Settings(_Section, frozen=True):
     ingest: IngestSettings = IngestSettings()
     sweep: SweepSettings = SweepSettings()
     query: QuerySettings = QuerySettings()
+    cache: CacheSettings = CacheSettings()
     logging: LoggingSettings = LoggingSettings()
 
     @property

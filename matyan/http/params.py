@@ -141,6 +141,16 @@ def timezone_offset() -> Provide:
     return _declared(parameter, read, "0")
 
 
+def wants_plan() -> Provide:
+    """Make the dependency of `X-Matyan-Explain`: whether the answer shall tell the plan of its query."""
+    parameter = HeaderParameter(
+        name="X-Matyan-Explain",
+        description="`1` to be told the plan of the query in the header `X-Matyan-Plan`.",
+        schema_extra={"type": OpenAPIType.STRING, "default": "0"},
+    )
+    return _declared(parameter, lambda text: read_flag(text) is True, "0")
+
+
 def _integer(text: str, source: Literal["query", "header"], name: str) -> int:
     try:
         number = int(text)

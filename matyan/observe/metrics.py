@@ -222,13 +222,18 @@ METRICS: Final[Mapping[str, Metric]] = {
         "matyan_streams_parked", _G, "streams", "answers that wait, without a thread, for a client to take more"
     ),
     "planner_path": Metric(
-        "matyan_planner_path_total", _C, "queries", "how queries were planned", ("path", "endpoint", "reason")
+        "matyan_planner_path_total",
+        _C,
+        "queries",
+        "how the runs of searches were found: newest, index, scan",
+        ("path", "endpoint", "reason"),
     ),
     "query_seconds": Metric("matyan_query_seconds", _H, "seconds", "time of one search", ("endpoint",), _SECONDS),
     "query_scanned_rows": Metric("matyan_query_scanned_rows_total", _C, "rows", "runs and sequences looked at"),
     "query_stopped": Metric(
         "matyan_query_stopped_total", _C, "queries", "searches ended early: disconnect, deadline, error", ("reason",)
     ),
+    "cached_bytes": Metric("matyan_cached_bytes", _G, "bytes", "memory of the runs kept for searches"),
 }
 """Attribute of `Metrics` -> what it measures. `docs/reference/metrics.md` is made from it."""
 
@@ -290,6 +295,7 @@ class Metrics:
     query_seconds: Histogram
     query_scanned_rows: Counter
     query_stopped: Counter
+    cached_bytes: Gauge
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()

@@ -17,7 +17,9 @@ from matyan.engines.kv.protocol import KvEngine, KvReader
 from matyan.ids import Project, RunNumber
 from matyan.query.language import Query
 from matyan.query.ordering import Ordering, SortRow
+from matyan.query.summaries import Sequences
 from matyan.runs import repository as runs
+from matyan.runs.cache import RunCache
 from matyan.runs.model import Run
 from matyan.runs.repository import Listed
 from matyan.sequences import repository as sequences
@@ -36,7 +38,7 @@ SUMMARIES_PER_READ: Final = 8192
 SEQUENCES_PER_READ: Final = 256
 POINTS_PER_READ: Final = 500_000
 """Bounds of one transaction that reads samples: 16 MB of columns, besides a first sequence of any length."""
-SLICE_SECONDS: Final = 0.2
+SLICE_SECONDS: Final = 0.01
 """A slow query hands on what it found so far this often."""
 
 
@@ -81,19 +83,41 @@ class PlacedTrace(NamedTuple):
     trace: Trace
 
 
+class Listing(NamedTuple):
+    """A page of what a source lists."""
+
+    runs: Sequence[Listed]
+    """Newest first."""
+    places: Sequence[int]
+    """Of each: how many runs there are behind the position asked for up to this one, listed or not."""
+    passed: int
+    """How many runs there are behind that position up to where the next page begins."""
+    rest: bytes | None
+    """The position behind which the next page begins; None at the end."""
+
+
 class CandidateSource(Protocol):
     """Where the runs come from that a query may be true of."""
 
-    def list_runs(self, reader: KvReader, project: Project, *, after: bytes | None, rows_max: int) -> list[Listed]:
-        """Return the next `rows_max` runs behind the position `after`, newest first; fewer only at the end."""
+    def list_runs(
+        self, reader: KvReader, project: Project, *, after: bytes | None, place: int, rows_max: int
+    ) -> Listing | None:
+        """Return the next runs behind a position, newest first: `rows_max` or fewer; None stands for all that follow.
+
+        Args:
+            reader: the snapshot.
+            project: the project.
+            after: a position.
+            place: how many runs there are from where the search began up to that one.
+            rows_max: how many to list at most.
+        """
 
 
 class AllRuns:
     """Every run there is."""
 
-    def list_runs(self, reader: KvReader, project: Project, *, after: bytes | None, rows_max: int) -> list[Listed]:
-        """Return the next runs in the order of creation."""
-        return runs.list_newest(reader, project, after=after, rows_max=rows_max)
+    def list_runs(self, reader: KvReader, project: Project, *, after: bytes | None, place: int, rows_max: int) -> None:
+        """Return None: all that follow."""
 
 
 class WorkClock:
@@ -103,19 +127,20 @@ class WorkClock:
     """
 
     def __init__(self, monotonic_seconds: Callable[[], float] = time.monotonic) -> None:
-        self._now = monotonic_seconds
+        self.now = monotonic_seconds
+        """Seconds with the waits."""
         self._waited_seconds = 0.0
 
     def seconds(self) -> float:
         """Return seconds of work, from an arbitrary start."""
-        return self._now() - self._waited_seconds
+        return self.now() - self._waited_seconds
 
     def metered(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Pass `chunks` on; the time until the next one is asked for does not count."""
         for chunk in chunks:
-            began = self._now()
+            began = self.now()
             yield chunk
-            self._waited_seconds += self._now() - began
+            self._waited_seconds += self.now() - began
 
 
 def reads_sequences(query: Query) -> bool:
@@ -124,41 +149,85 @@ def reads_sequences(query: Query) -> bool:
 
 
 class _Page(NamedTuple):
-    listed: list[Listed]
     runs: list[Run]
+    places: Sequence[int]
+    """Of each; see `Listing`."""
+    passed: int
+    after: bytes | None
+    """The position behind which the next page begins; None when there is none."""
 
 
 def read_candidates(
-    kv: KvEngine, source: CandidateSource, project: Project, *, after: bytes | None = None, system_params: bool
+    kv: KvEngine,
+    source: CandidateSource,
+    project: Project,
+    *,
+    cache: RunCache,
+    after: bytes | None = None,
+    system_params: bool,
 ) -> Iterator[Batch]:
-    """Yield the runs of `source` behind the position `after`, one transaction a batch."""
+    """Yield the runs of `source` behind the position `after`, a page a batch, from the cache as far as it goes.
+
+    Nothing that was committed before the first batch is asked for is missed.
+    """
+    cache.catch_up(project)
     place, rows_max = 0, RUNS_PER_FIRST_READ
     while True:
-
-        def read(reader: KvReader, after: bytes | None = after, rows_max: int = rows_max) -> _Page:
-            listed = source.list_runs(reader, project, after=after, rows_max=rows_max)
-            numbers = [entry.number for entry in listed]
-            return _Page(listed, runs.load(reader, project, numbers, system_params=system_params))
-
-        listed, found = kv.read(read)
-        if listed:
-            places = {entry.number: number for number, entry in enumerate(listed, place + 1)}
-            place += len(listed)
-            yield Batch([Candidate(places[run.number], run) for run in found], place)
-        if len(listed) < rows_max:
+        page = _next_listed(kv, source, project, cache, after, place, rows_max) or _next_runs(
+            cache, project, after, rows_max
+        )
+        found = _completed(kv, project, page.runs) if system_params else page.runs
+        if page.passed:
+            places = [place + each for each in page.places]
+            place += page.passed
+            yield Batch(list(map(Candidate, places, found)), place)
+        if page.after is None:
             return
-        after = listed[-1].position
+        after = page.after
         rows_max = _next_size(rows_max, [len(run.document.params) for run in found], per_read=PARAM_BYTES_PER_READ)
 
 
-def read_known(kv: KvEngine, project: Project, known: Sequence[Known], *, system_params: bool) -> Iterator[Batch]:
-    """Yield the runs in the order given, those that are gone left out, one transaction a batch."""
+def _next_runs(cache: RunCache, project: Project, after: bytes | None, rows_max: int) -> _Page:
+    found, position = cache.list_newest(project, after=after, rows_max=rows_max)
+    return _Page(found, range(1, len(found) + 1), len(found), position)
+
+
+def _next_listed(
+    kv: KvEngine,
+    source: CandidateSource,
+    project: Project,
+    cache: RunCache,
+    after: bytes | None,
+    place: int,
+    rows_max: int,
+) -> _Page | None:
+    def read(reader: KvReader) -> _Page | None:
+        listing = source.list_runs(reader, project, after=after, place=place, rows_max=rows_max)
+        if listing is None:
+            return None
+        listed, places, passed, rest = listing
+        place_of = {entry.number: place for entry, place in zip(listed, places, strict=True)}
+        found = cache.load(reader, project, list(place_of))
+        return _Page(found, [place_of[run.number] for run in found], passed, rest)
+
+    return kv.read(read)
+
+
+def _completed(kv: KvEngine, project: Project, found: list[Run]) -> list[Run]:
+    return kv.read(lambda reader: runs.with_system_params(reader, project, found))
+
+
+def read_known(
+    kv: KvEngine, project: Project, known: Sequence[Known], *, cache: RunCache, system_params: bool
+) -> Iterator[Batch]:
+    """Yield the runs in the order given, those that are gone left out, some at a time."""
+    cache.catch_up(project)
     begin, runs_max = 0, RUNS_PER_FIRST_READ
     while begin < len(known):
         places = {entry.number: entry.place for entry in known[begin : begin + runs_max]}
-        found = kv.read(
-            lambda reader, places=places: runs.load(reader, project, list(places), system_params=system_params)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-        )
+        found = kv.read(lambda reader, places=places: cache.load(reader, project, list(places)))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        if system_params:
+            found = _completed(kv, project, found)
         begin += len(places)
         yield Batch([Candidate(places[run.number], run) for run in found], known[begin - 1].place)
         runs_max = _next_size(runs_max, [len(run.document.params) for run in found], per_read=PARAM_BYTES_PER_READ)
@@ -172,6 +241,7 @@ def in_order(
     *,
     after: RunNumber | None,
     runs_max: int,
+    cache: RunCache,
     system_params: bool,
 ) -> Iterator[Batch]:
     """Yield the candidates sorted, as many as wanted; empty batches first, while they are gathered.
@@ -183,6 +253,7 @@ def in_order(
         order: how to sort.
         after: the run behind which to begin; None for the beginning.
         runs_max: how many to yield; 0 for all.
+        cache: what is known of runs.
         system_params: whether to read them.
     """
     rows: list[SortRow] = []
@@ -194,7 +265,8 @@ def in_order(
     order.sort(rows)
     begin = next((place for place, row in enumerate(rows, 1) if row.number == after), 0)
     page = rows[begin : begin + runs_max if runs_max else None]
-    yield from read_known(kv, project, [Known(checked, row.number) for row in page], system_params=system_params)
+    known = [Known(checked, row.number) for row in page]
+    yield from read_known(kv, project, known, cache=cache, system_params=system_params)
 
 
 def _next_size(runs_max: int, sizes: Sequence[int], *, per_read: int) -> int:
@@ -216,35 +288,63 @@ def narrow(
         counts_all: whether a run that is dropped counts as looked at; it does not when a search of sequences asks the
             part of its query that is about the run alone (contract, metric search).
     """
-    checked = 0
+    checked, now = 0, clock.now
     for batch in batches:
         kept: list[Candidate] = []
-        due = clock.seconds() + SLICE_SECONDS
+        due = now() + SLICE_SECONDS
         for candidate in batch.candidates:
             found = keep(candidate)
             if found is not None:
                 kept.append(found)
             if counts_all or found is not None:
                 checked = candidate.place
-            if clock.seconds() > due:
+            if now() > due:
                 yield Batch(kept, checked)
-                kept, due = [], clock.seconds() + SLICE_SECONDS
+                kept, due = [], now() + SLICE_SECONDS
         if counts_all:
             checked = batch.checked
         yield Batch(kept, checked)
 
 
-def with_summaries(
-    kv: KvEngine, project: Project, batches: Iterable[Batch], bucket: Bucket | None = None
+def narrow_sequences(
+    batches: Iterable[Batch], select: Callable[[Candidate], Iterator[Summary | None]], clock: WorkClock
 ) -> Iterator[Batch]:
-    """Yield the candidates with their sequences of one kind or of all, so many at once as their number allows."""
+    """Yield the candidates with the sequences that `select` yields, without those that have none.
+
+    A single run can have a hundred thousand: a smaller batch may come, too, while its sequences are asked.
+
+    Args:
+        batches: candidates with their sequences.
+        select: yields each sequence in question, None for one that is not selected.
+        clock: of the search.
+    """
+    checked, now = 0, clock.now
+    for batch in batches:
+        kept: list[Candidate] = []
+        due = now() + SLICE_SECONDS
+        for candidate in batch.candidates:
+            found: list[Summary] = []
+            for summary in select(candidate):
+                if summary is not None:
+                    found.append(summary)
+                if now() > due:
+                    yield Batch(kept, checked)
+                    kept, due = [], now() + SLICE_SECONDS
+            if found:
+                kept.append(candidate._replace(summaries=found))
+            checked = candidate.place
+        yield Batch(kept, batch.checked)
+
+
+def with_summaries(kv: KvEngine, project: Project, batches: Iterable[Batch], wanted: Sequences) -> Iterator[Batch]:
+    """Yield the candidates with those of their sequences that are wanted, so many at once as their number allows."""
     runs_max = RUNS_PER_FIRST_READ
     for batch in batches:
         rest = batch.candidates
         while rest:
             part, rest = rest[:runs_max], rest[runs_max:]
             numbers = [candidate.run.number for candidate in part]
-            found = kv.read(lambda reader, numbers=numbers: sequences.list_summaries(reader, project, numbers, bucket))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            found = kv.read(lambda reader, numbers=numbers: wanted.read(reader, project, numbers))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
             yield Batch(
                 [candidate._replace(summaries=each) for candidate, each in zip(part, found, strict=True)],
                 batch.checked if not rest else part[-1].place,

@@ -10,6 +10,7 @@ from matyan.query.moments import local_time
 from matyan.query.nodes import ABSENT, MISSING, UNDEFINED, ContextNode, Missing, Node, child_of
 from matyan.query.sandbox import Proxy, plain
 from matyan.sequences.model import EMPTY_CONTEXT, Bucket, Summary, canonical_context
+from matyan.wire.codec import decode_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,47 +32,80 @@ def index_sequences(summaries: Iterable[Summary]) -> dict[tuple[str, str], Summa
 
 
 class RunName(Proxy):
-    """The name `run`: fixed attributes first, every other name is a parameter."""
+    """The name `run`: fixed attributes first, every other name is a parameter.
 
-    __slots__ = ("_notes", "_now_seconds", "_offset_minutes", "_run", "_sequences")
+    One is made for a search and stands for one run after the other: no value of a query outlives its evaluation.
+    """
+
+    __slots__ = (
+        "_decode",
+        "_known_notes",
+        "_known_params",
+        "_known_sequences",
+        "_notes",
+        "_now_seconds",
+        "_offset_minutes",
+        "_run",
+        "_summaries",
+    )
+
+    _run: Run
+    _summaries: Iterable[Summary]
+    _known_params: dict[str, Any] | None
+    _known_notes: Sequence[Mapping[str, Any]] | None
+    _known_sequences: Mapping[tuple[str, str], Summary] | None
 
     def __init__(
         self,
-        run: Run,
         *,
-        sequences: Callable[[], Mapping[tuple[str, str], Summary]],
         now_seconds: float,
         tz_offset_minutes: int,
-        notes: Callable[[], Sequence[Mapping[str, Any]]],
+        notes: Callable[[Run], Sequence[Mapping[str, Any]]],
+        decode: Callable[[bytes], dict[str, Any]] = decode_tree,
     ) -> None:
         """Keep what the attributes are read from; nothing is read before a query asks.
 
         Args:
-            run: the run.
-            sequences: reads the run's summaries by name and canonical context (see `index_sequences`).
             now_seconds: the time of the search, UTC; the same for all its runs.
             tz_offset_minutes: of the viewer, sign as JavaScript's getTimezoneOffset: UTC+2 is -120.
-            notes: reads the run's notes as records of `content` and whatever else they have.
+            notes: reads a run's notes as records of `content` and whatever else they have.
+            decode: decodes params, at least those that the query reads.
         """
-        self._run = run
-        self._sequences = sequences
         self._now_seconds = now_seconds
         self._offset_minutes = tz_offset_minutes
         self._notes = notes
+        self._decode = decode
+
+    def of(self, run: Run, summaries: Iterable[Summary] = ()) -> RunName:
+        """Stand for `run`, whose sequences have these summaries, from now on; return itself."""
+        self._run = run
+        self._summaries = summaries
+        self._known_params = self._known_notes = self._known_sequences = None
+        return self
 
     def get_attribute(self, name: str) -> object:
         """Return a fixed attribute or a parameter."""
         reader = self._FIXED.get(name)
-        return self.get_item(name) if reader is None else reader(self)
+        if reader is not None:
+            return reader(self)
+        found = self._params().get(name, ABSENT)
+        return MISSING if found is ABSENT else Node(found)
 
     def get_item(self, key: object) -> object:
         """Return a parameter, or what stands at a path of keys in the params. Fixed attributes are no items."""
-        found: object = self._run.params
+        found: object = self._params()
         for part in key if type(key) is tuple else (key,):
             found = child_of(found, plain(part))
             if found is ABSENT:
                 return MISSING
         return Node(found)
+
+    def _params(self) -> dict[str, Any]:
+        if self._known_params is None:
+            run = self._run
+            is_whole = run.raw_system_params is not None
+            self._known_params = run.params if is_whole else self._decode(run.document.params)
+        return self._known_params
 
     def _get(self) -> object:
         # As in Aim, the default is not used: what is missing is MISSING.
@@ -97,6 +131,16 @@ class RunName(Proxy):
     def _updated_at(self) -> object:
         return local_time(self._run.document.updated_at_seconds, 0)
 
+    def _notes_read(self) -> list[Node]:
+        if self._known_notes is None:
+            self._known_notes = self._notes(self._run)
+        return [Node(dict(note)) for note in self._known_notes]
+
+    def _sequences(self) -> Mapping[tuple[str, str], Summary]:
+        if self._known_sequences is None:
+            self._known_sequences = index_sequences(self._summaries)
+        return self._known_sequences
+
     _FIXED: ClassVar[Mapping[str, Callable[[RunName], object]]] = {
         "name": lambda self: self._run.name,
         "hash": lambda self: self._run.document.hash,
@@ -112,11 +156,15 @@ class RunName(Proxy):
         "finalized_at": _finalized_at,
         "updated_at": _updated_at,
         "duration": _duration,
-        "notes": lambda self: [Node(dict(note)) for note in self._notes()],
+        "notes": _notes_read,
         "info": lambda _: Opaque(),
         "metrics": lambda self: MetricsName(self._sequences),
         "get": _get,
     }
+
+
+RUN_ATTRIBUTES: Final = frozenset(RunName._FIXED)  # noqa: SLF001 - this module's own
+"""Attributes of `run` with a fixed meaning; every other one is a parameter."""
 
 
 class Opaque(Proxy):
@@ -147,7 +195,7 @@ class MetricsName(Proxy):
         name, context = plain(name), plain(context)
         if type(name) is not str or type(context) is not dict:
             return MISSING
-        summary = self._sequences().get((name, _context_text(context)))
+        summary = self._sequences().get((name, context_text(context)))
         return MISSING if summary is None else SequenceRecord(summary)
 
 
@@ -236,7 +284,12 @@ def _decode_context(text: str) -> dict[str, Any]:
     return decoded
 
 
-def _context_text(context: dict[str, Any]) -> str:
+def context_text(context: dict[str, Any]) -> str:
+    """Return the canonical context that a query means by a dict.
+
+    Raises:
+        TypeError, ValueError: it is none that JSON can hold.
+    """
     return canonical_context(_without_nodes(context)) if context else EMPTY_CONTEXT
 
 

@@ -13,7 +13,7 @@ from matyan.http.openapi import streams
 from matyan.http.params import StepRange
 from matyan.http.streaming import stream
 from matyan.query.objects import ObjectSearch, ObjectSearchService
-from matyan.query.routes import COMMON
+from matyan.query.routes import COMMON, plan_header
 from matyan.sequences.model import Bucket
 from matyan.sequences.object_routes import asked_for, range_params
 from matyan.sequences.values import OBJECT_BUCKETS
@@ -32,6 +32,7 @@ def _object_route(bucket: Bucket) -> ControllerRouterHandler:
         tz_offset_minutes: NamedDependency[int],
         skip_system: NamedDependency[bool],
         report_progress: NamedDependency[bool],
+        wants_plan: NamedDependency[bool],
         record_range: NamedDependency[StepRange],
         record_density: NamedDependency[int],
         index_range: NamedDependency[StepRange],
@@ -46,7 +47,8 @@ def _object_route(bucket: Bucket) -> ControllerRouterHandler:
             bucket=bucket,
             asked=asked_for(record_range, record_density, index_range, index_density),
         )
-        return stream(lambda: object_search.objects(search))
+        headers = await plan_header(object_search, search, bucket.word, wanted=wants_plan)
+        return stream(lambda: object_search.objects(search), headers=headers)
 
     return search_objects
 

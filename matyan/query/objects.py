@@ -17,6 +17,7 @@ from matyan.query import executor, views
 from matyan.query.executor import Batch, Candidate, Known, WorkClock
 from matyan.query.language import compile_query
 from matyan.query.searches import Search, Searches
+from matyan.query.summaries import Sequences
 from matyan.sequences.model import Bucket, Summary
 from matyan.sequences.objects import ObjectReader, RunRef, window_ranges
 from matyan.sequences.ranges import Asked, Totals, Window
@@ -71,12 +72,19 @@ class ObjectSearchService(Searches):
         query = compile_query(search.q, variable=search.bucket.word, budget=self._budget(work))
         # Params that only the answer needs are read when the selection is known.
         selecting = msgspec.structs.replace(search, skip_system=True)
-        found = self._sequences(project, selecting, query, search.bucket, work)
+        route = self.route(project, search, query)
+        found = self._sequences(project, selecting, query, work, route)
         report = self._progress(project, search, work)
-        return self._watched(search.bucket.word, work, self._stream(project, search, found, report))
+        chunks = self._stream(project, search, found, route.sequences, report)
+        return self._watched(search.bucket.word, work, chunks, report)
 
     def _stream(
-        self, project: Project, search: ObjectSearch, found: Iterable[Batch], report: views.Progress
+        self,
+        project: Project,
+        search: ObjectSearch,
+        found: Iterable[Batch],
+        sequences: Sequences,
+        report: views.Progress,
     ) -> Iterator[bytes]:
         totals, checked = Totals(), 0
         selected: dict[RunNumber, Selected] = {}
@@ -85,19 +93,19 @@ class ObjectSearchService(Searches):
             checked = batch.checked
             yield report.pulse(checked)
         window = totals.window(search.asked)
-        for candidate in self._selected(project, search, selected):
+        for candidate in self._selected(project, search, selected, sequences):
             yield from self._run(project, search, candidate, window)
             yield report.after_run(candidate.place)
         yield report.pulse(checked)
         yield report.end()
 
     def _selected(
-        self, project: Project, search: ObjectSearch, selected: Mapping[RunNumber, Selected]
+        self, project: Project, search: ObjectSearch, selected: Mapping[RunNumber, Selected], sequences: Sequences
     ) -> Iterator[Candidate]:
-        """Yield the runs with their selected sequences; what was deleted meanwhile is left out."""
+        """Yield the runs with their selected ones of `sequences`; what was deleted meanwhile is left out."""
         known = [entry.known for entry in selected.values()]
-        batches = executor.read_known(self._kv, project, known, system_params=not search.skip_system)
-        for batch in executor.with_summaries(self._kv, project, batches, search.bucket):
+        batches = executor.read_known(self._kv, project, known, cache=self._cache, system_params=not search.skip_system)
+        for batch in executor.with_summaries(self._kv, project, batches, sequences):
             for candidate in batch.candidates:
                 yield candidate._replace(summaries=selected[candidate.run.number].of(candidate.summaries))
 

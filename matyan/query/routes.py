@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from litestar import Response, get
@@ -11,16 +12,27 @@ from litestar.types import ControllerRouterHandler
 
 from matyan.http.dialect import Dialect
 from matyan.http.openapi import streams
-from matyan.http.params import flag, integer, timezone_offset
+from matyan.http.params import flag, integer, timezone_offset, wants_plan
 from matyan.http.streaming import stream
+from matyan.query.searches import Search, Searches
 from matyan.query.service import MetricSearch, RunSearch, SearchService
+from matyan.query.syntax import RUN
+from matyan.sequences.model import Bucket
+from matyan.threads import run_blocking
 
 COMMON: Final = {
     "tz_offset_minutes": timezone_offset(),
     "skip_system": flag("skip_system", default=True),
     "report_progress": flag("report_progress", default=True),
+    "wants_plan": wants_plan(),
 }
 """Parameters of every search, besides the query."""
+PLAN_HEADER: Final = "X-Matyan-Plan"
+
+
+async def plan_header(searches: Searches, search: Search, word: str, *, wanted: bool) -> Mapping[str, str]:
+    """Return the header that tells the plan of a search, or none."""
+    return {PLAN_HEADER: await run_blocking(searches.explain, search, word)} if wanted else {}
 
 
 @get(
@@ -40,6 +52,7 @@ async def search_runs(
     tz_offset_minutes: NamedDependency[int],
     skip_system: NamedDependency[bool],
     report_progress: NamedDependency[bool],
+    wants_plan: NamedDependency[bool],
     run_limit: NamedDependency[int],
     exclude_params: NamedDependency[bool],
     exclude_traces: NamedDependency[bool],
@@ -60,7 +73,7 @@ async def search_runs(
         exclude_traces=exclude_traces,
         excluded_params_are_empty=dialect.excluded_params_are_empty,
     )
-    return stream(lambda: search.runs(asked))
+    return stream(lambda: search.runs(asked), headers=await plan_header(search, asked, RUN, wanted=wants_plan))
 
 
 @get(
@@ -74,6 +87,7 @@ async def search_metrics(
     tz_offset_minutes: NamedDependency[int],
     skip_system: NamedDependency[bool],
     report_progress: NamedDependency[bool],
+    wants_plan: NamedDependency[bool],
     points: NamedDependency[int],
     q: FromQuery[str] = "",
     x_axis: FromQuery[str | None] = None,
@@ -87,7 +101,8 @@ async def search_metrics(
         points=points,
         x_axis=(x_axis or "").strip(),
     )
-    return stream(lambda: search.metrics(asked))
+    word = Bucket.METRIC.word
+    return stream(lambda: search.metrics(asked), headers=await plan_header(search, asked, word, wanted=wants_plan))
 
 
 @get("/runs/active", operation_id="listActiveRuns", responses=streams("A tree for each run, and progress."))

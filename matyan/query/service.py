@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -13,7 +13,8 @@ from matyan.query import executor, views
 from matyan.query.executor import Batch, Candidate, WorkClock
 from matyan.query.language import Query, compile_query
 from matyan.query.ordering import NEWEST_FIRST, Order, Ordering, parse_orders
-from matyan.query.searches import Search, Searches
+from matyan.query.searches import Route, Search, Searches, keeping
+from matyan.query.summaries import Sequences
 from matyan.query.syntax import RUN
 from matyan.runs import repository as runs
 from matyan.runs.model import Run
@@ -24,6 +25,8 @@ from matyan.sequences.service import check_points
 from matyan.wire.trees import encode_tree_records, progress
 
 ACTIVE_RUNS_PER_READ: Final = 64
+METRICS: Final = Sequences(Bucket.METRIC)
+"""What a run search tells of each run that matches."""
 TRACES_PER_CHUNK: Final = 32
 """Traces of one run that are handed over at once; a run may have too many to be held in memory."""
 
@@ -57,6 +60,14 @@ class MetricSearch(Search, frozen=True, kw_only=True):
     """Name of the metric whose values are the x axis; empty for none."""
 
 
+class Found(NamedTuple):
+    """What a search finds."""
+
+    route: Route
+    candidates: Iterator[Candidate]
+    """The runs that match, with the sequences that match."""
+
+
 class SearchService(Searches):
     """Searches of runs and metrics. Each method checks its request, then returns the stream."""
 
@@ -76,7 +87,8 @@ class SearchService(Searches):
             found = self._newest_first(project, search, query, work)
         else:
             found = self._in_order(project, search, query, work, orders)
-        return self._watched("run", work, _runs_stream(found, search, self._progress(project, search, work)))
+        report = self._progress(project, search, work)
+        return self._watched("run", work, _runs_stream(found, search, report), report)
 
     def _newest_first(self, project: Project, search: RunSearch, query: Query, work: WorkClock) -> Iterator[Batch]:
         """Return the page of runs that match, found while it is sent."""
@@ -84,11 +96,9 @@ class SearchService(Searches):
         if search.offset:
             offset = RunId(search.offset)
             after = self._kv.read(lambda reader: runs.position(reader, project, offset))
-        matching = self._matching(project, search, query, work, after=after)
+        matching = self._matching(project, search, query, work, self.route(project, search, query), after=after)
         found = executor.first(matching, search.runs_max)
-        if search.exclude_traces or executor.reads_sequences(query):
-            return found
-        return executor.with_summaries(self._kv, project, found, Bucket.METRIC)
+        return found if search.exclude_traces else executor.with_summaries(self._kv, project, found, METRICS)
 
     def _in_order(
         self, project: Project, search: RunSearch, query: Query, work: WorkClock, orders: Sequence[Order]
@@ -96,38 +106,54 @@ class SearchService(Searches):
         """Return the page of runs that match, read again when all are found and sorted."""
         offset = RunId(search.offset or "")
         after = self._kv.read(lambda reader: runs.get_number(reader, project, offset))
+        # Params that only the answer needs are read when the page is known.
+        gathering = msgspec.structs.replace(search, skip_system=True)
+        route = self.route(project, search, query, besides=after)
         found = executor.in_order(
             self._kv,
             project,
-            # Params that only the answer needs are read when the page is known.
-            self._matching(project, msgspec.structs.replace(search, skip_system=True), query, work, besides=after),
+            self._matching(project, gathering, query, work, route, besides=after),
             Ordering(orders, now_seconds=self._clock.now_seconds()),
             after=after,
             runs_max=search.runs_max,
+            cache=self._cache,
             system_params=not search.skip_system,
         )
-        return found if search.exclude_traces else executor.with_summaries(self._kv, project, found, Bucket.METRIC)
+        return found if search.exclude_traces else executor.with_summaries(self._kv, project, found, METRICS)
 
     def _matching(
         self,
         project: Project,
-        search: RunSearch,
+        search: Search,
         query: Query,
         work: WorkClock,
+        route: Route,
         *,
         after: bytes | None = None,
         besides: RunNumber | None = None,
     ) -> Iterator[Batch]:
         """Return the runs behind `after` that match, and `besides` whether it does or not."""
-        names = self._names(project, search, query)
-        batches = self._candidates(project, search, query, after)
+        batches = self._candidates(project, search, query, route.source, after=after)
         if executor.reads_sequences(query):
-            batches = executor.with_summaries(self._kv, project, batches)
-
-        def keep(candidate: Candidate) -> Candidate | None:
-            return candidate if candidate.run.number == besides or query.matches({RUN: names(candidate)}) else None
-
+            batches = executor.with_summaries(self._kv, project, batches, route.looked_up)
+        keep = keeping(query.matches, self._name(project, search, query), besides=besides)
         return executor.narrow(batches, keep, work)
+
+    def find(self, search: Search, word: str, *, project: Project = DEFAULT_PROJECT) -> Found:
+        """Return what a search finds that goes by this word, newest first, and how: for people at a terminal.
+
+        Raises:
+            QuerySyntaxError, InvalidArgumentError: the query is none.
+            QueryBudgetError: it took too long; raised while the runs are taken.
+        """
+        work = WorkClock(self._clock.monotonic_seconds)
+        query = compile_query(search.q, variable=word, budget=self._budget(work))
+        route = self.route(project, search, query)
+        if word == RUN:
+            batches = self._matching(project, search, query, work, route)
+        else:
+            batches = self._sequences(project, search, query, work, route)
+        return Found(route, (candidate for batch in batches for candidate in batch.candidates))
 
     def active(self, *, project: Project = DEFAULT_PROJECT) -> Iterator[bytes]:
         """Stream the runs that have not ended, newest first, each with its metrics and a progress message."""
@@ -158,9 +184,10 @@ class SearchService(Searches):
         check_points(search.points)
         work = WorkClock(self._clock.monotonic_seconds)
         query = compile_query(search.q, variable=Bucket.METRIC.word, budget=self._budget(work))
-        found = self._sequences(project, search, query, Bucket.METRIC, work)
-        chunks = self._metrics_stream(project, found, search, self._progress(project, search, work))
-        return self._watched(Bucket.METRIC.word, work, chunks)
+        found = self._sequences(project, search, query, work, self.route(project, search, query))
+        report = self._progress(project, search, work)
+        chunks = self._metrics_stream(project, found, search, report)
+        return self._watched(Bucket.METRIC.word, work, chunks, report)
 
     def _metrics_stream(
         self, project: Project, found: Iterable[Batch], search: MetricSearch, report: views.Progress
@@ -172,10 +199,15 @@ class SearchService(Searches):
             ):
                 if place == 0:
                     parts.append(views.metrics_head(candidate.run, skip_system=search.skip_system))
-                parts.append(views.trace_bytes(candidate.run, place, trace, points=search.points))
+                if len(trace.sample) > SAMPLE_POINTS_MAX:
+                    yield b"".join(parts)
+                    parts.clear()
+                    yield from views.long_trace_pieces(candidate.run, place, trace, points=search.points)
+                else:
+                    parts.append(views.trace_bytes(candidate.run, place, trace, points=search.points))
                 if place == len(candidate.summaries) - 1:
                     parts += (views.run_tail(candidate.run), report.after_run(candidate.place))
-                elif len(parts) < TRACES_PER_CHUNK and len(trace.sample) <= SAMPLE_POINTS_MAX:
+                elif len(parts) < TRACES_PER_CHUNK:
                     continue
                 yield b"".join(parts)
                 parts.clear()

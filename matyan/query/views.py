@@ -19,8 +19,7 @@ import numpy as np
 from matyan.query.executor import Trace, WorkClock
 from matyan.runs.model import SYSTEM_PARAMS, Run
 from matyan.sequences.model import Bucket, Summary
-from matyan.sequences.repository import SAMPLE_POINTS_MAX
-from matyan.wire.trees import encode_path, encode_tree_records, progress
+from matyan.wire.trees import begin_array, encode_path, encode_tree_records, progress, stopped
 
 SUMMARY_VERSION: Final = 2
 """Clients of the contract know the form of metric values by this number."""
@@ -28,6 +27,8 @@ SILENCE_SECONDS_MAX: Final = 0.5
 """A stream that has nothing to say says so this often, for proxies and for the page that waits (contract)."""
 LAYOUTS_CACHED_MAX: Final = 1024
 MILLISECONDS_PER_SECOND: Final = 1000.0
+POINTS_PER_PIECE: Final = 32_768
+"""256 kB: what the processor holds near between conversion and sending."""
 
 _LENGTH: Final = struct.Struct("<I")
 _FLOAT64: Final = np.dtype("<f8")
@@ -116,19 +117,36 @@ def trace_bytes(run: Run, index: int, trace: Trace, *, points: int) -> bytes:
     Args:
         run: the run.
         index: the place of the trace in the run's list.
-        trace: the metric.
+        trace: the metric, with a sample of at most SAMPLE_POINTS_MAX points.
         points: the `p` of the request.
     """
     summary, (steps, values, epochs, times_ms), axis = trace.summary, trace.sample, trace.axis
     columns = [values, steps.astype(_FLOAT64), epochs, times_ms / MILLISECONDS_PER_SECOND, *(axis or (None, None))]
-    if len(steps) > SAMPLE_POINTS_MAX:
-        tree = {"name": summary.name, "context": summary.context_object, "slice": [0, 0, points]}
-        tree |= zip(_ARRAYS, columns, strict=True)
-        return encode_tree_records({run.hash: {"traces": {index: tree}}})
     root = encode_path((run.hash, "traces", index))
     head = _head_layout(len(root), summary.name, summary.context, points)
     arrays = _array_layout(len(root), len(steps), None if axis is None else len(axis[0]))
     return _fill(head, root, ()) + _fill(arrays, root, [column.tobytes() for column in columns if column is not None])
+
+
+def long_trace_pieces(run: Run, index: int, trace: Trace, *, points: int) -> Iterator[bytes]:
+    """Yield the records of a run's trace of any length in pieces, so that no copy of a whole array is made.
+
+    Args: as of `trace_bytes`.
+    """
+    summary, (steps, values, epochs, times_ms), axis = trace.summary, trace.sample, trace.axis
+    root = (run.hash, "traces", index)
+    tree = {"name": summary.name, "context": summary.context_object, "slice": [0, 0, points]}
+    yield encode_tree_records({run.hash: {"traces": {index: tree}}})
+    columns = (values, steps, epochs, times_ms, *(axis or ()))
+    for name, column in zip(_ARRAYS, columns, strict=False):
+        yield begin_array((*root, name), len(column))
+        for begin in range(0, len(column), POINTS_PER_PIECE):
+            part = column[begin : begin + POINTS_PER_PIECE]
+            numbers = part / MILLISECONDS_PER_SECOND if column is times_ms else part
+            yield numbers.astype(_FLOAT64, copy=False).tobytes()
+    if axis is None:
+        nothing = dict.fromkeys(_ARRAYS[len(columns) :])
+        yield encode_tree_records({run.hash: {"traces": {index: nothing}}})
 
 
 def run_tail(run: Run) -> bytes:
@@ -215,6 +233,11 @@ class Progress:
     def end(self) -> bytes:
         """Return the last message, which repeats how far the search came; nothing when it looked at no run."""
         return self._message(self._checked) if self._checked else b""
+
+    def stopped(self, reason: str, message: str) -> bytes:
+        """Return the last message of a stream that ends before its time. It is sent even where no other was wanted."""
+        total = self._checked if self._total is None else self._total()
+        return stopped(self._number, self._checked, total, reason=reason, message=message)
 
     def _message(self, checked: int) -> bytes:
         """Return the next message; no message takes back what another said, though a search may go over runs twice."""

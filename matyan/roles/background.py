@@ -25,11 +25,15 @@ from matyan.roles.tidying import tidying_jobs
 FORGET_SECONDS: Final = 3600.0
 GATEWAYS_KEPT_SECONDS: Final = 90 * 86_400.0
 """So long after its last record a gateway's spill may still be forwarded by somebody without repeats."""
+CHANGES_KEPT_SECONDS: Final = 3600.0
+"""Who reads the change feed less often begins anew."""
 TRIM_SECONDS: Final = 5.0
 SETTLE_SECONDS: Final = 10.0
 TEND_SECONDS: Final = 60.0
 FREE_SECONDS: Final = 1.0
 """How often deletions are looked for that are due, and how long that may hold up the other jobs."""
+INDEX_SECONDS: Final = 1.0
+"""How often it is looked whether the index is complete, and how long making it may hold up the other jobs."""
 FREE_PATIENCE_SECONDS: Final = 10.0
 """How old a deletion is when the job takes it on: most are done by then, at their event."""
 
@@ -119,8 +123,10 @@ def build_sweep(context: Context) -> Built:
     from matyan.ids import DEFAULT_PROJECT  # noqa: PLC0415
     from matyan.maintenance.deletion import Deletions  # noqa: PLC0415
     from matyan.maintenance.events import EVENTS_KEPT  # noqa: PLC0415
+    from matyan.maintenance.reindex import complete  # noqa: PLC0415
     from matyan.maintenance.retention import trim_applied  # noqa: PLC0415
     from matyan.maintenance.settle import settle_quiet_runs  # noqa: PLC0415
+    from matyan.store.changes import trim  # noqa: PLC0415
     from matyan.store.gateways import forget_gateways  # noqa: PLC0415
     from matyan.wire.topics import CONTROL_EVENTS  # noqa: PLC0415
     from matyan.workers.periodic import Job, PeriodicService  # noqa: PLC0415
@@ -161,6 +167,18 @@ def build_sweep(context: Context) -> Built:
             every_seconds=SETTLE_SECONDS,
             run=lambda: settle_quiet_runs(kv, DEFAULT_PROJECT, clock),
             lease="settle-runs",
+        ),
+        Job(
+            name="complete-index",
+            every_seconds=INDEX_SECONDS,
+            run=lambda: complete(kv, DEFAULT_PROJECT, seconds_max=INDEX_SECONDS),
+            lease="complete-index",
+        ),
+        Job(
+            name="trim-changes",
+            every_seconds=TEND_SECONDS,
+            run=lambda: trim(kv, DEFAULT_PROJECT, now_seconds=clock.now_seconds(), keep_seconds=CHANGES_KEPT_SECONDS),
+            lease="trim-changes",
         ),
         Job(
             name="forget-gateways",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from matyan import threads
 from matyan.clock import Clock
@@ -13,6 +13,9 @@ from matyan.http.streaming import parked_streams
 from matyan.ingestion.backlog import Backlog
 from matyan.observe.metrics import Metrics
 from matyan.store import outbox
+
+if TYPE_CHECKING:
+    from matyan.runs.cache import RunCache
 
 
 @runtime_checkable
@@ -45,6 +48,11 @@ def sample_threads(metrics: Metrics) -> None:
         metrics.streams_parked.set(parked_streams())
 
     metrics.add_sampler(sample)
+
+
+def sample_cache(metrics: Metrics, cache: RunCache) -> None:
+    """Show how much is kept in memory for searches."""
+    metrics.add_sampler(lambda: metrics.cached_bytes.set(cache.bytes_held))
 
 
 def sample_store(metrics: Metrics, kv: KvEngine) -> None:

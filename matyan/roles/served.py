@@ -14,13 +14,14 @@ from matyan.roles.context import (
     require_store,
     run_changes_of,
 )
-from matyan.roles.gauges import sample_backlog
+from matyan.roles.gauges import sample_backlog, sample_cache
 from matyan.roles.runner import Built
 from matyan.settings import LOOPBACK_HOSTS, Settings
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp
 
+BYTES_PER_MB: Final = 1024 * 1024
 SIGNS_PER_SILENCE: Final = 5
 """How often a gateway tells of a connection in the time after which a run counts as silent."""
 
@@ -46,6 +47,7 @@ def build_rest(context: Context) -> Built:
     from matyan.query.service import SearchService  # noqa: PLC0415
     from matyan.runs import repository as runs  # noqa: PLC0415
     from matyan.runs import routes as run_routes  # noqa: PLC0415
+    from matyan.runs.cache import RunCache  # noqa: PLC0415
     from matyan.runs.logs import RunLogs  # noqa: PLC0415
     from matyan.runs.service import RunService  # noqa: PLC0415
     from matyan.sequences import object_routes  # noqa: PLC0415
@@ -55,6 +57,8 @@ def build_rest(context: Context) -> Built:
 
     kv, clock = context.kv, context.clock
     blobs = blob_service_of(context)
+    cache = RunCache(kv, bytes_max=context.settings.cache.memory_mb * BYTES_PER_MB)
+    sample_cache(context.metrics, cache)
     run_changes = run_changes_of(context)
     entity_deletions = EntityDeletions(kv=kv, run_changes=run_changes)
     objects = ObjectReader(kv=kv, engine=context.blobs, blobs=blobs)
@@ -64,10 +68,15 @@ def build_rest(context: Context) -> Built:
         "boards": BoardService(kv=kv, clock=clock),
         "projects": ProjectService(kv=kv),
         "search": SearchService(
-            kv=kv, clock=clock, metrics=context.metrics, seconds_max=context.settings.query.seconds
+            kv=kv, clock=clock, metrics=context.metrics, seconds_max=context.settings.query.seconds, cache=cache
         ),
         "object_search": ObjectSearchService(
-            reader=objects, kv=kv, clock=clock, metrics=context.metrics, seconds_max=context.settings.query.seconds
+            reader=objects,
+            kv=kv,
+            clock=clock,
+            metrics=context.metrics,
+            seconds_max=context.settings.query.seconds,
+            cache=cache,
         ),
         "runs": RunService(kv=kv, blobs=blobs, clock=clock),
         "run_changes": run_changes,

@@ -15,7 +15,6 @@ from typing import Final
 
 import pytest
 
-from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.engines.log.kafka import open_kafka_log
 from matyan.ids import DEFAULT_PROJECT, RunId, RunNumber
 from matyan.runs.repository import get_numbers
@@ -29,6 +28,7 @@ from tests.support.kafka import shared_broker
 from tests.support.rest import Rest, eventually
 from tests.support.roles import Installation, installed
 from tests.support.s3 import S3Server
+from tests.support.stores import open_server_store
 from tests.support.writer import RawWriter, create, message, metric, upload
 
 pytestmark = [pytest.mark.kafka, pytest.mark.s3, pytest.mark.slow]
@@ -68,7 +68,7 @@ def fill(roles: Installation, runs: Sequence[str]) -> None:
 
 def numbers_of(roles: Installation, runs: Sequence[str]) -> list[RunNumber]:
     """Return the numbers that the store has given to runs."""
-    kv = open_embedded_kv(roles.home / "kv")
+    kv = open_server_store(roles.home)
     found = kv.read(lambda reader: get_numbers(reader, DEFAULT_PROJECT, [RunId(run) for run in runs]))
     kv.close()
     return [number for number in found if number is not None]
@@ -76,7 +76,7 @@ def numbers_of(roles: Installation, runs: Sequence[str]) -> list[RunNumber]:
 
 def stored_bytes(roles: Installation, numbers: Sequence[RunNumber]) -> int:
     """Return how many bytes the store keeps for the contents of these runs."""
-    kv = open_embedded_kv(roles.home / "kv")
+    kv = open_server_store(roles.home)
     contents = [where for number in numbers for where in keyspace.run_contents(DEFAULT_PROJECT, number)]
     rows = kv.read(lambda reader: [row for where in contents for row in scan_all(reader, *where)])
     kv.close()

@@ -12,11 +12,11 @@ from typing import Final
 import pytest
 
 from matyan.engines.blob.filesystem import open_filesystem_blobs
-from matyan.engines.kv.embedded import open_embedded_kv
 from tests.support.golden_objects import fill_objects
 from tests.support.golden_store import fill
 from tests.support.replay import Allowance, Recording, Replay, load
 from tests.support.server import started
+from tests.support.stores import open_server_store
 
 RECORDINGS: Final = [each for each in load("read") if each["id"] == 123 or 185 <= each["id"] <= 262]
 _EMPTY: Final = Allowance("a range without sense and a step beyond the end are empty, where Aim fails", status=200)
@@ -28,7 +28,7 @@ ALLOWED: Final = {**dict.fromkeys((191, 192, 241), _EMPTY), **dict.fromkeys((247
 @pytest.fixture(scope="module")
 def replay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replay]:
     home = tmp_path_factory.mktemp("golden") / "home"
-    kv, blobs = open_embedded_kv(home / "kv"), open_filesystem_blobs(home / "blobs", keys=[bytes(16)])
+    kv, blobs = open_server_store(home), open_filesystem_blobs(home / "blobs", keys=[bytes(16)])
     fill(kv)
     fill_objects(kv, blobs)
     blobs.close()

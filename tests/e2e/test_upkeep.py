@@ -14,7 +14,6 @@ from typing import Final
 
 import pytest
 
-from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.ids import DEFAULT_PROJECT
 from matyan.store import deadletters
 from matyan.store.deadletters import DeadLetter
@@ -22,6 +21,7 @@ from matyan.wire.frames import encode_commands
 from matyan.wire.messages import Command, LogMetric, SetRunProperty
 from tests.support.rest import Rest, canonical, eventually
 from tests.support.server import MatyanServer, matyan, started
+from tests.support.stores import open_server_store
 from tests.support.writer import RawWriter, create, message, metric, upload
 
 LONG: Final = "x" * 5000
@@ -77,7 +77,7 @@ def put_letter(server: MatyanServer, name: str, command: Command) -> str:
         excerpt=encode_commands([command]),
         received_ms=int(time.time() * 1000),
     )
-    kv = open_embedded_kv(server.home / "kv")
+    kv = open_server_store(server.home)
     try:
         kv.write(lambda tx: deadletters.put(tx, letter))
     finally:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 from kafka import KafkaConsumer
 
-from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.ids import DEFAULT_PROJECT
 from matyan.store import deadletters
 from matyan.store.deadletters import DeadLetter
@@ -20,6 +19,7 @@ from tests.support.rest import Rest, canonical, eventually
 from tests.support.roles import Installation, installed
 from tests.support.s3 import S3Server
 from tests.support.server import matyan
+from tests.support.stores import open_server_store
 from tests.support.writer import RawWriter, create, message, metric, upload
 
 pytestmark = [pytest.mark.kafka, pytest.mark.s3, pytest.mark.slow]
@@ -50,7 +50,7 @@ def put_letter(roles: Installation, name: str) -> DeadLetter:
         excerpt=encode_commands([LogMetric("late", 5.0)]),
         received_ms=int(time.time() * 1000),
     )
-    kv = open_embedded_kv(roles.home / "kv")
+    kv = open_server_store(roles.home)
     try:
         kv.write(lambda tx: deadletters.put(tx, letter))
     finally:

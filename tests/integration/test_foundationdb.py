@@ -93,6 +93,8 @@ def test_many_that_open_a_new_store_at_once_all_find_it_marked(settings: FdbSett
 
 
 def test_a_second_api_version_in_one_process_is_refused(settings: FdbSettings, kv: KvEngine) -> None:
+    if getattr(fdb, "LATEST_API_VERSION", 710) == 710:
+        pytest.skip("the bindings of FoundationDB 7.1 know one API version only")
     other = msgspec.structs.replace(settings, api_version={710: 730, 730: 710}[fdb.get_api_version()])
 
     with pytest.raises(ConfigurationError, match="this process uses FoundationDB's API"):

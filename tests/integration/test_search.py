@@ -14,6 +14,7 @@ from litestar.types import ASGIApp
 from matyan import threads
 from matyan.clock import ManualClock
 from matyan.engines.kv.protocol import KvEngine, KvReader, KvTransaction
+from matyan.errors import UnavailableError
 from matyan.http.app import make_app
 from matyan.observe.metrics import Metrics
 from matyan.query import routes as query_routes
@@ -208,6 +209,17 @@ class CountingKv:
         self._engine.close()
 
 
+class BreakingKv(CountingKv):
+    """An engine whose reads fail from some moment on."""
+
+    is_broken = False
+
+    def read(self, fn: Callable[[KvReader], T]) -> T:
+        if self.is_broken:
+            raise UnavailableError("the disk is on fire")
+        return super().read(fn)
+
+
 def make_runs(kv: KvEngine, count: int, **fields: Any) -> None:
     for i in range(count):
         store.make_run(kv, f"run-{i}", created_at_seconds=1e9 + i, **fields)
@@ -224,6 +236,38 @@ def test_search_out_of_time_fails_instead_of_looking_complete(kv: KvEngine) -> N
 
     assert 0 < len(treestream.runs(b"".join(taken))) < 200
     assert stopped(metrics, "deadline") == 1
+
+
+@pytest.mark.parametrize("report_progress", [True, False])
+def test_search_out_of_time_says_so_last(kv: KvEngine, *, report_progress: bool) -> None:
+    make_runs(kv, 200)
+    stream = SearchService(kv=kv, clock=TickingClock(0.1)).runs(RunSearch(report_progress=report_progress))
+    taken: list[bytes] = []
+
+    with pytest.raises(QueryBudgetError):
+        taken.extend(stream)
+
+    key, (checked, total, reason, message) = treestream.trees(b"".join(taken))[-1]
+    assert cast("str", key).startswith("progress_")
+    assert 0 < checked < 200
+    assert total == (200 if report_progress else checked)
+    assert reason == "deadline"
+    assert "longer than it may" in message
+
+
+def test_search_that_breaks_in_the_middle_says_so_and_no_more(kv: KvEngine) -> None:
+    make_runs(kv, 100)
+    breaking = BreakingKv(kv)
+    stream = SearchService(kv=breaking).runs(RunSearch(exclude_traces=True))
+    taken = [next(stream)]
+    breaking.is_broken = True
+
+    with pytest.raises(UnavailableError):
+        taken.extend(stream)
+
+    _, (*_, reason, message) = treestream.trees(b"".join(taken))[-1]
+    assert reason == "error"
+    assert "on fire" not in message
 
 
 def test_search_out_of_time_before_its_first_tree_is_an_error_answer(kv: KvEngine) -> None:
@@ -318,3 +362,64 @@ SCOPE: Final = {
     "server": ("127.0.0.1", 80),
     "extensions": {},
 }
+
+
+# ---- plans
+
+
+def test_the_plan_of_a_search_is_told_to_who_asks_for_it(kv: KvEngine, client: Client) -> None:
+    store.make_run(kv, "a", params={"é": 1})
+
+    told = client.get("/api/runs/search/run/", params={"q": "run.é == 1"}, headers={"X-Matyan-Explain": "1"})
+    untold = client.get("/api/runs/search/run/", params={"q": "run.é == 1"})
+    metric = client.get("/api/runs/search/metric/", params={"q": "()"}, headers={"X-Matyan-Explain": "1"})
+
+    assert told.headers["x-matyan-plan"] == r"not run.archived and run['\xe9'] == 1"
+    assert told.content == untold.content
+    assert "x-matyan-plan" not in untold.headers
+    assert metric.headers["x-matyan-plan"] == "nothing"
+
+
+def test_a_query_that_is_none_has_no_plan(client: Client) -> None:
+    answer = client.get("/api/runs/search/run/", params={"q": "run.a =="}, headers={"X-Matyan-Explain": "1"})
+
+    assert answer.status_code == 400
+    assert answer.json()["message"] == "SyntaxError"
+
+
+@pytest.mark.parametrize(
+    ("q", "path", "reason"),
+    [
+        ("run.i >= 0", "newest", "enough"),
+        ("run.i == 3", "index", "plan"),
+        ("run.name.startswith('Run: run-1')", "newest", "enough"),
+        ("run.name.startswith('Run: run-2') or run.i == 3", "index", "plan"),
+        ("run.archived", "index", "plan"),
+        ("run.i != 3", "newest", "enough"),
+        ("run.i + 1 == 3", "scan", "no_term"),
+        ("not run.archived and run.i != 3 and run.i + 1 == 3", "scan", "no_term"),
+        ("run.i + 1 == 3 or run.archived", "scan", "no_term"),
+    ],
+)
+def test_how_the_runs_of_a_search_were_found_is_counted(kv: KvEngine, q: str, path: str, reason: str) -> None:
+    for i in range(200):
+        store.make_run(kv, f"run-{i}", created_at_seconds=1e9 + i, params={"i": i})
+    metrics = Metrics()
+
+    b"".join(SearchService(kv=kv, metrics=metrics).runs(RunSearch(q=q, limit=20)))
+
+    labels = {"path": path, "endpoint": "run", "reason": reason}
+    assert metrics.registry.get_sample_value("matyan_planner_path_total", labels) == 1
+
+
+def test_progress_of_a_planned_search_names_the_places_among_all_runs(kv: KvEngine, client: Client) -> None:
+    for i in range(300):
+        store.make_run(kv, f"run-{i}", created_at_seconds=1e9 + i, params={"i": i})
+
+    data = search(client, q="run.i in (7, 100)")
+    page = search(client, q="run.i in (7, 100, 295)", offset="run-250", limit=1)
+    nothing = search(client, q="run.i == 1000")
+
+    assert treestream.progress(data) == [[200, 300], [293, 300], [300, 300]]
+    assert treestream.progress(page) == [[150, 300], [150, 300]]
+    assert treestream.progress(nothing) == [[300, 300]]

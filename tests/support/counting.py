@@ -21,9 +21,15 @@ NO_CONTEXT: Final = canonical(None)
 class CountingWriter:
     """One writer of one run over all lives of a server; it never sends a frame twice."""
 
-    def __init__(self, address: Callable[[], str], run: str) -> None:
-        """Make it; `address` says where to connect to at each beginning."""
+    def __init__(self, address: Callable[[], str], run: str, *, pause_seconds: float = 0.0) -> None:
+        """Make it; `address` says where to connect to at each beginning.
+
+        Args:
+            pause_seconds: what it does between two frames, as a training would. Without it a backlog holds it back in
+                an outage, and what it sends in a second takes several to read back.
+        """
         self.run = run
+        self._pause_seconds = pause_seconds
         self.sent = 0
         self.acknowledged: set[int] = set()
         self._address = address
@@ -63,6 +69,7 @@ class CountingWriter:
                     reply = socket.send(*self._frame(number))
                     assert reply["status"] == "ok", reply
                     self.acknowledged.add(number)
+                    time.sleep(self._pause_seconds)
         except (WebSocketException, OSError, TimeoutError):
             return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -47,10 +48,19 @@ def open_store(settings: FdbSettings) -> KvEngine:
 
 def remove_store(settings: FdbSettings) -> None:
     """Clear everything under the prefix, the format mark too."""
+    _database(settings).clear_range_startswith(f"{settings.prefix}/".encode())
+
+
+def remove_store_at_exit(settings: FdbSettings) -> None:
+    """Do that when this process ends."""
+    _database(settings)  # the client stops its network thread at exit: it has to be told of that before us, not after
+    atexit.register(remove_store, settings)
+
+
+def _database(settings: FdbSettings) -> Any:
     from matyan.engines.kv.foundationdb_client import open_database  # noqa: PLC0415 - see above
 
-    database = open_database(cluster_file(), api_version=settings.api_version)
-    database.clear_range_startswith(f"{settings.prefix}/".encode())
+    return open_database(cluster_file(), api_version=settings.api_version)
 
 
 @contextlib.contextmanager

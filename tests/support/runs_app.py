@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ from matyan.runs.logs import RunLogs
 from matyan.runs.model import EditMark
 from matyan.runs.service import RunService
 from tests.support.kv import RunTwiceKv
+from tests.support.standing_app import StandingApp
 from tests.support.stores import opened_store
 
 SECRET = b"0123456789abcdef"
@@ -74,7 +76,26 @@ def runs_app(path: Path, *, read_only: bool = False) -> Iterator[RunsApp]:
             clock=clock,
         )
         deletions = EntityDeletions(kv=kv, run_changes=run_changes)
-        app = make_app(
+        services = {
+            "projects": ProjectService(kv=kv),
+            "runs": RunService(kv=kv, blobs=blobs, clock=clock),
+            "run_changes": run_changes,
+            "run_logs": RunLogs(kv=kv, blobs=store),
+            "experiments": ExperimentService(kv=kv, deletions=deletions, clock=clock),
+            "tags": TagService(kv=kv, deletions=deletions, clock=clock),
+            "boards": BoardService(kv=kv, clock=clock),
+            "blobs": blobs,
+        }
+        with _standing(tuple(services), read_only=read_only).serving(services) as client:
+            yield RunsApp(client, kv, store, uris, clock)
+        store.close()
+
+
+@functools.cache
+def _standing(names: tuple[str, ...], *, read_only: bool) -> StandingApp:
+    return StandingApp(
+        names,
+        lambda services: make_app(
             [
                 *project_routes.ROUTES,
                 *run_routes.ROUTES,
@@ -83,18 +104,7 @@ def runs_app(path: Path, *, read_only: bool = False) -> Iterator[RunsApp]:
                 *blob_routes.READ_ROUTES,
             ],
             root_routes=blob_routes.ROOT_ROUTES,
-            services={
-                "projects": ProjectService(kv=kv),
-                "runs": RunService(kv=kv, blobs=blobs, clock=clock),
-                "run_changes": run_changes,
-                "run_logs": RunLogs(kv=kv, blobs=store),
-                "experiments": ExperimentService(kv=kv, deletions=deletions, clock=clock),
-                "tags": TagService(kv=kv, deletions=deletions, clock=clock),
-                "boards": BoardService(kv=kv, clock=clock),
-                "blobs": blobs,
-            },
+            services=services,
             read_only=read_only,
-        )
-        with TestClient(app, base_url="http://127.0.0.1:53800") as client:
-            yield RunsApp(client, kv, store, uris, clock)
-        store.close()
+        ),
+    )

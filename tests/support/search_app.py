@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from matyan.sequences import object_routes, routes
 from matyan.sequences.objects import ObjectReader, ObjectReads
 from matyan.sequences.service import MetricReads
 from tests.support.kv import RunTwiceKv
+from tests.support.standing_app import StandingApp
 from tests.support.stores import opened_store
 
 SECRET = b"0123456789abcdef"
@@ -52,7 +54,23 @@ def search_app(path: Path) -> Iterator[SearchApp]:
         blobs = BlobService(blobs=store, uris=uris)
         reader = ObjectReader(kv=kv, engine=store, blobs=blobs)
         searches = ObjectSearchService(reader=reader, kv=kv, clock=clock)
-        app = make_app(
+        services = {
+            "search": SearchService(kv=kv, clock=clock),
+            "object_search": searches,
+            "metric_reads": MetricReads(kv=kv, numbers_of=runs.get_numbers),
+            "object_reads": ObjectReads(kv=kv, reader=reader, numbers_of=runs.get_numbers),
+            "blobs": blobs,
+        }
+        with _standing(tuple(services)).serving(services) as client:
+            yield SearchApp(client, kv, store, uris, clock, searches)
+        store.close()
+
+
+@functools.cache
+def _standing(names: tuple[str, ...]) -> StandingApp:
+    return StandingApp(
+        names,
+        lambda services: make_app(
             [
                 *query_routes.ROUTES,
                 *search_routes.ROUTES,
@@ -60,14 +78,6 @@ def search_app(path: Path) -> Iterator[SearchApp]:
                 *object_routes.ROUTES,
                 *blob_routes.READ_ROUTES,
             ],
-            services={
-                "search": SearchService(kv=kv, clock=clock),
-                "object_search": searches,
-                "metric_reads": MetricReads(kv=kv, numbers_of=runs.get_numbers),
-                "object_reads": ObjectReads(kv=kv, reader=reader, numbers_of=runs.get_numbers),
-                "blobs": blobs,
-            },
-        )
-        with TestClient(app, base_url="http://127.0.0.1:53800") as client:
-            yield SearchApp(client, kv, store, uris, clock, searches)
-        store.close()
+            services=services,
+        ),
+    )

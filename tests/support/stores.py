@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import os
 from collections.abc import Iterator
@@ -12,8 +11,9 @@ from typing import Final
 
 from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.engines.kv.protocol import KvEngine
-from matyan.settings import FdbSettings
-from tests.support.foundationdb import cluster_file, fresh_store, remove_store
+from matyan.engines.open import open_kv
+from matyan.settings import FdbSettings, load
+from tests.support.foundationdb import cluster_file, fresh_store, remove_store_at_exit
 from tests.support.kv_faults import MODERATE, FaultRates, FaultyKv
 
 KIND: Final = "MATYAN_TEST_KV"
@@ -43,5 +43,11 @@ def store_environment(place: Path) -> dict[str, str]:
     if os.environ.get(KIND) != "foundationdb":
         return {}
     prefix = f"test-{hashlib.sha256(str(place).encode()).hexdigest()[:32]}"
-    atexit.register(remove_store, FdbSettings(prefix=prefix))
+    remove_store_at_exit(FdbSettings(prefix=prefix))
     return {"MATYAN_KV_URI": f"fdb://{cluster_file()}", "MATYAN_FDB_PREFIX": prefix}
+
+
+def open_server_store(place: Path) -> KvEngine:
+    """Open the store of a server with its data in `place`; the embedded one while no server has it open."""
+    settings = load(environ={"MATYAN_HOME": str(place), **store_environment(place)})
+    return open_kv(settings.kv_uri, fdb=settings.fdb)

@@ -14,7 +14,9 @@ from matyan.ids import DEFAULT_PROJECT, RunId
 from matyan.query import executor
 from matyan.query.executor import AllRuns, Batch, Candidate, WorkClock
 from matyan.query.language import compile_query
+from matyan.query.summaries import Sequences
 from matyan.runs import repository as runs
+from matyan.runs.cache import RunCache
 from matyan.sequences import repository as sequences
 from matyan.sequences.model import Bucket, Summary
 from tests.support import store
@@ -28,7 +30,9 @@ def kv(tmp_path: Path) -> Iterator[KvEngine]:
 
 
 def candidates(kv: KvEngine, *, after: bytes | None = None) -> list[Batch]:
-    return list(executor.read_candidates(kv, AllRuns(), DEFAULT_PROJECT, after=after, system_params=False))
+    return list(
+        executor.read_candidates(kv, AllRuns(), DEFAULT_PROJECT, cache=RunCache(kv), after=after, system_params=False)
+    )
 
 
 def names(batches: list[Batch]) -> list[str]:
@@ -72,7 +76,7 @@ def test_first_read_no_further_than_the_last_wanted_run(kv: KvEngine) -> None:
     read: list[Batch] = []
 
     def noting() -> Iterator[Batch]:
-        for batch in executor.read_candidates(kv, AllRuns(), DEFAULT_PROJECT, system_params=False):
+        for batch in executor.read_candidates(kv, AllRuns(), DEFAULT_PROJECT, cache=RunCache(kv), system_params=False):
             read.append(batch)
             yield batch
 
@@ -136,8 +140,8 @@ def test_summaries_are_read_of_one_kind_or_all(kv: KvEngine) -> None:
         store.make_metric(kv, number, name, [1.0])
     store.make_objects(kv, number, "text", "t", [{"type": "text", "data": "x"}])
 
-    (everything,) = executor.with_summaries(kv, DEFAULT_PROJECT, candidates(kv))
-    (metrics,) = executor.with_summaries(kv, DEFAULT_PROJECT, candidates(kv), Bucket.METRIC)
+    (everything,) = executor.with_summaries(kv, DEFAULT_PROJECT, candidates(kv), Sequences())
+    (metrics,) = executor.with_summaries(kv, DEFAULT_PROJECT, candidates(kv), Sequences(Bucket.METRIC))
 
     assert len(everything.candidates[0].summaries) == 4
     assert len(metrics.candidates[0].summaries) == 3
@@ -149,7 +153,7 @@ def test_fewer_runs_are_read_at_once_when_they_have_many_sequences(kv: KvEngine)
     for batch in batches:
         kv.write(lambda tx, batch=batch: put_summaries(tx, batch, each=100))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
 
-    found = list(executor.with_summaries(kv, DEFAULT_PROJECT, batches))
+    found = list(executor.with_summaries(kv, DEFAULT_PROJECT, batches, Sequences()))
 
     assert names(found) == made
     assert [len(batch.candidates) for batch in found] == [64, 81, 47, 8]
@@ -193,3 +197,21 @@ def test_work_clock_stands_still_while_a_chunk_is_out() -> None:
         clock.advance(100.0)
 
     assert work.seconds() - began == 3.0
+
+
+def test_a_run_with_many_sequences_gives_others_a_turn_while_they_are_asked(kv: KvEngine) -> None:
+    clock = ManualClock()
+    make_runs(kv, 1)
+    summary = Summary(bucket=Bucket.METRIC, name="loss", context="{}", dtype="float")
+    (one,) = (candidate._replace(summaries=[summary] * 1000) for candidate in candidates(kv)[0].candidates)
+
+    def select(candidate: Candidate) -> Iterator[Summary | None]:
+        for place, each in enumerate(candidate.summaries):
+            clock.advance(executor.SLICE_SECONDS / 9.5)
+            yield each if place % 2 else None
+
+    batches = list(executor.narrow_sequences([Batch([one], 1)], select, WorkClock(clock.monotonic_seconds)))
+
+    assert len(batches) > 90
+    assert [len(candidate.summaries) for batch in batches for candidate in batch.candidates] == [500]
+    assert [batch.checked for batch in batches] == [0] * (len(batches) - 1) + [1]

@@ -145,7 +145,7 @@ def test_a_metric_query_selects_as_many_as_in_aim(text: str, count: int) -> None
 def make_name(params: dict[Any, Any] | None = None, **fields: Any) -> RunName:
     document = RunDocument(hash="r", params=encode_tree(params or {}), **fields)
     run = Run(number=RunNumber(1), document=document, experiment=None, tags=())
-    return RunName(run, sequences=dict, now_seconds=1000.0, tz_offset_minutes=-120, notes=list)
+    return RunName(now_seconds=1000.0, tz_offset_minutes=-120, notes=lambda _: []).of(run)
 
 
 def is_true(text: str, name: RunName) -> bool:
@@ -195,7 +195,7 @@ def test_is_archived_is_an_alias() -> None:
 
 def test_params_are_not_decoded_before_a_query_asks() -> None:
     run = Run(number=RunNumber(1), document=RunDocument(hash="r", params=b"\xc1"), experiment=None, tags=())
-    name = RunName(run, sequences=dict, now_seconds=0.0, tz_offset_minutes=0, notes=list)
+    name = RunName(now_seconds=0.0, tz_offset_minutes=0, notes=lambda _: []).of(run)
 
     assert is_true("run.hash == 'r'", name)
     assert not is_true("run.x == None", name)
@@ -209,7 +209,7 @@ def test_a_context_of_a_query_may_hold_parameters() -> None:
         experiment=None,
         tags=(),
     )
-    name = RunName(run, sequences=lambda: index_sequences([summary]), now_seconds=0.0, tz_offset_minutes=0, notes=list)
+    name = RunName(now_seconds=0.0, tz_offset_minutes=0, notes=lambda _: []).of(run, [summary])
 
     assert is_true("run.metrics[run.metric, {'a': (run.c,)}].last == 0.5", name)
 

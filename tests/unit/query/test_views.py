@@ -36,7 +36,7 @@ def make_named_run(run_id: str) -> Run:
     name=texts,
     context=contexts,
     index=st.integers(0, 300),
-    count=st.integers(0, 5) | st.just(600),
+    count=st.integers(0, 5) | st.just(600) | st.just(views.POINTS_PER_PIECE + 1),
     axis_count=st.none() | st.integers(1, 5),
     points=st.integers(1, 1000),
 )
@@ -60,9 +60,13 @@ def test_trace_bytes_equal_those_of_the_general_encoder(
         "x_axis_iters": None if axis is None else axis[1],
     }
 
-    fast = views.trace_bytes(make_named_run(run_id), index, Trace(summary, columns, axis), points=points)
+    asked = make_named_run(run_id), index, Trace(summary, columns, axis)
+    fast = views.trace_bytes(*asked, points=points)
+    pieces = list(views.long_trace_pieces(*asked, points=points))
 
     assert fast == encode_tree_records({run_id: {"traces": {index: trace}}})
+    assert b"".join(pieces) == fast
+    assert max(map(len, pieces)) <= views.POINTS_PER_PIECE * 8 + 1000
 
 
 def test_progress_never_goes_back_when_a_search_goes_over_runs_again() -> None:

@@ -1,0 +1,225 @@
+"""Candidates: the runs that a query is asked, newest first, as its plan and the index narrow them down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from itertools import islice
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matyan.catalog.model import RunPlace
+from matyan.engines.kv.protocol import KvReader
+from matyan.ids import Project, RunNumber
+from matyan.limits import SCAN_ROWS_MAX
+from matyan.query.executor import Listing
+from matyan.query.plan import Condition, Everything
+from matyan.query.selections import Looked, Selector
+from matyan.runs import index
+from matyan.runs import repository as runs
+from matyan.runs.index import Numbers
+from matyan.runs.repository import Listed
+from matyan.store import keyspace
+from matyan.store.keyspace import Subspace
+
+SORTED_MAX: Final = 512
+"""So many runs are read to be put in order; of more, a page is found sooner by going through the order of creation."""
+SORTED_BYTES_MAX: Final = 16_000_000
+"""About how many bytes of params may be read for that: those of a single run can be megabytes."""
+DOCUMENTS_PER_FIRST_READ: Final = 16
+"""Each next read takes twice as many."""
+KEYS_PER_SCAN: Final = 1024
+"""The first time; each next one takes twice as many."""
+KEYS_PER_READ_MAX: Final = 50_000
+"""Places that one transaction goes through."""
+
+
+class Path(StrEnum):
+    """How the runs of a search were found; labels of a metric."""
+
+    NEWEST = "newest"
+    """The search ended with the newest runs, which are asked in any case."""
+    INDEX = "index"
+    """Those were asked that the index named."""
+    SCAN = "scan"
+    """All were asked."""
+
+
+class Reason(StrEnum):
+    """Why a search went this way; labels of a metric."""
+
+    ENOUGH = "enough"
+    """The newest runs were."""
+    PLAN = "plan"
+    """The index rules out most runs."""
+    NO_TERM = "no_term"
+    """Nothing of the query is indexed, or only what it excludes."""
+    TOO_MANY = "too_many"
+    """The index names too many runs for it to help."""
+    NO_INDEX = "no_index"
+    """The index is not complete."""
+
+
+class Choice(NamedTuple):
+    """How the runs of a search are found."""
+
+    path: Path
+    reason: Reason
+    numbers: Numbers | None = None
+    """Of the runs to ask, ascending; None: all runs."""
+    looked: Sequence[Looked] = ()
+
+
+ENOUGH: Final = Choice(Path.NEWEST, Reason.ENOUGH)
+
+
+def choose(reader: KvReader, project: Project, condition: Condition) -> Choice:
+    """Return how to find the runs of a condition in this snapshot."""
+    if isinstance(condition, Everything):
+        return Choice(Path.SCAN, Reason.NO_TERM)
+    if not index.is_complete(reader, project):
+        return Choice(Path.SCAN, Reason.NO_INDEX)
+    selector = Selector(reader, project)
+    numbers = selector.select(condition)
+    if numbers is None:
+        return Choice(Path.SCAN, Reason.TOO_MANY if selector.looked else Reason.NO_TERM, None, selector.looked)
+    return Choice(Path.INDEX, Reason.PLAN, numbers, selector.looked)
+
+
+class PlannedRuns:
+    """The newest runs, then those further ones that a plan does not rule out. Belongs to one search.
+
+    Most searches with a limit end with the newest runs, and most projects have no others: the index is read only when
+    that was not enough. What a method remembers does no harm when its transaction runs again.
+    """
+
+    def __init__(self, condition: Condition, *, besides: RunNumber | None = None) -> None:
+        """Keep the plan; the run `besides` is listed whatever it says."""
+        self._condition = condition
+        self._besides = besides
+        self._began: tuple[bytes | None] | None = None
+        self._is_sorted = False
+        self._sorted: Sorted | None = None
+        """None when there are too many to be sorted."""
+        self.asked = 0
+        """How many runs were asked so far; counted by who asks them."""
+        self.choice = ENOUGH
+        """What was decided when the newest runs turned out not to be enough."""
+
+    def list_runs(
+        self, reader: KvReader, project: Project, *, after: bytes | None, place: int, rows_max: int
+    ) -> Listing | None:
+        """Return the next runs in the order of creation, None for all that come next; see `CandidateSource`."""
+        if self._began is None or self._began == (after,):
+            self._began = (after,)
+            return None
+        if self.choice is ENOUGH:
+            self.choice = choose(reader, project, self._condition)
+        numbers = self.choice.numbers
+        if numbers is None:
+            return None
+        if self._besides is not None:
+            numbers = np.union1d(numbers, np.array([self._besides], np.uint64))
+        if not self._is_sorted:
+            found = read_places(reader, project, numbers)
+            self._sorted = None if found is None else Sorted(reader, project, found, began=self._began[0])
+            # Last: any read above may fail, and then all of this runs again.
+            self._is_sorted = True
+        if self._sorted is None:
+            return walk(reader, project, numbers, after=after, rows_max=rows_max)
+        return self._sorted.list_runs(after=after, place=place, rows_max=rows_max)
+
+
+def walk(reader: KvReader, project: Project, wanted: Numbers, *, after: bytes | None, rows_max: int) -> Listing:
+    """Return the next runs that are wanted in the order of creation, and how many others lie between them."""
+    base = keyspace.subspace(project, Subspace.RUNS_BY_TIME)
+    begin, end = keyspace.children(base)
+    rest: bytes | None = end if after is None else after
+    listed: list[Listed] = []
+    places: list[int] = []
+    passed, size = 0, KEYS_PER_SCAN
+    while rest is not None and passed < KEYS_PER_READ_MAX:
+        keys = [key for key, _ in reader.scan(begin, rest, rows_max=size, reverse=True)]
+        numbers = index.place_numbers(keys, len(base))
+        for at in islice(np.flatnonzero(_are_in(numbers, wanted)).tolist(), rows_max - len(listed)):
+            listed.append(Listed(RunNumber(int(numbers[at])), keys[at]))
+            places.append(passed + at + 1)
+        if len(listed) == rows_max:
+            return Listing(listed, places, places[-1], listed[-1].position)
+        passed += len(keys)
+        rest = keys[-1] if len(keys) == size else None
+        size = min(2 * size, SCAN_ROWS_MAX)
+    return Listing(listed, places, passed, rest)
+
+
+def _are_in(numbers: Numbers, wanted: Numbers) -> NDArray[np.bool_]:
+    """Return which of `numbers` are in `wanted`, which is ascending and not empty."""
+    places = np.searchsorted(wanted, numbers)
+    found: NDArray[np.bool_] = wanted[np.minimum(places, len(wanted) - 1)] == numbers
+    return found
+
+
+def read_places(reader: KvReader, project: Project, numbers: Numbers) -> list[RunPlace] | None:
+    """Return where runs stand in the order of creation, newest first; None when reading them takes too long."""
+    if len(numbers) > SORTED_MAX:
+        return None
+    found: list[RunPlace] = []
+    begin, size, bytes_left = 0, DOCUMENTS_PER_FIRST_READ, SORTED_BYTES_MAX
+    while begin < len(numbers) and bytes_left >= 0:
+        part = [RunNumber(int(number)) for number in numbers[begin : begin + size]]
+        documents = zip(part, runs.read_documents(reader, project, part), strict=True)
+        known = [(number, document) for number, document in documents if document is not None]
+        found += [document.place(number) for number, document in known]
+        bytes_left -= sum(len(document.params) for _, document in known)
+        begin, size = begin + size, 2 * size
+    return sorted(found, reverse=True) if bytes_left >= 0 else None
+
+
+class Sorted:
+    """A few runs in the order of creation.
+
+    How many others lie between them is not counted but estimated: runs have numbers in the order in which they came, so
+    that is exact where that was the order of creation and none was deleted. Only progress messages show it.
+    """
+
+    def __init__(self, reader: KvReader, project: Project, places: list[RunPlace], *, began: bytes | None) -> None:
+        """Read what the estimates need.
+
+        Args:
+            reader: the snapshot.
+            project: the project.
+            places: where the runs stand, newest first.
+            began: the position behind which the search began; None for the newest run.
+        """
+        self._project = project
+        self._places = places
+        self._count = runs.count(reader, project)
+        self._last = max(1, runs.next_number(reader, project) - 1)
+        self._before = 0 if began is None else self._estimate(RunNumber(keyspace.last_number(began)))
+
+    def list_runs(self, *, after: bytes | None, place: int, rows_max: int) -> Listing:
+        """Return the next runs behind `after`, which is the `place`-th behind where the search began."""
+        begin = 0
+        if after is not None:
+            before = RunPlace(*keyspace.run_by_time_place(after))
+            begin = next((at for at, each in enumerate(self._places) if each < before), len(self._places))
+        page = self._places[begin : begin + rows_max]
+        listed = [Listed(each.number, keyspace.run_by_time(self._project, *each)) for each in page]
+        behind = self._count - self._before - place
+        places = list(self._rising(page, place, behind - len(self._places) + begin))
+        if begin + rows_max < len(self._places):
+            return Listing(listed, places, places[-1], listed[-1].position)
+        return Listing(listed, places, max(behind, *places[-1:], 0), None)
+
+    def _rising(self, page: Sequence[RunPlace], place: int, others: int) -> Iterator[int]:
+        """Yield the places of runs, relative to `place`, where at most so many `others` may lie before them."""
+        last = 0
+        for nth, each in enumerate(page, 1):
+            last = max(last + 1, min(self._estimate(each.number) - self._before - place, others + nth))
+            yield last
+
+    def _estimate(self, number: RunNumber) -> int:
+        """Return how many runs there are from the newest to this one."""
+        return self._count - (number - 1) * self._count // self._last
