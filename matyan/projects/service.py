@@ -110,10 +110,11 @@ class ProjectService:
             active=self._count(keyspace.children(keyspace.subspace(project, Subspace.ACTIVE_RUNS))),
         )
         after: bytes | None = None
-        while page := self._kv.read(partial(runs.list_created, project=project, after=after)):
-            found.count([created.moment_us for created in page], timezone_offset_minutes=timezone_offset_minutes)
-            after = page[-1].position
-        return found
+        while True:
+            moments_us, after = self._kv.read(partial(runs.list_created, project=project, after=after))
+            found.count(moments_us, timezone_offset_minutes=timezone_offset_minutes)
+            if after is None:
+                return found
 
     def _count(self, where: KeyRange) -> int:
         count, begin = 0, where.begin

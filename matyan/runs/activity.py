@@ -13,6 +13,7 @@ from matyan.runs.model import RunDocument
 
 _SECONDS: Final = 3600
 _MICROSECONDS: Final = 1_000_000
+_HOUR_US: Final = _SECONDS * _MICROSECONDS
 _FIRST_HOUR: Final = int(datetime(1, 1, 1, tzinfo=UTC).timestamp()) // _SECONDS
 _LAST_HOUR: Final = int(datetime(9999, 12, 31, 23, tzinfo=UTC).timestamp()) // _SECONDS
 """Ends of the calendar: a client's clock may say anything, and no run may break the page of all."""
@@ -38,11 +39,12 @@ class Activity(msgspec.Struct):
         """Count runs by when they were created, in microseconds since 1970-01-01 UTC; their state is not looked at."""
         self.runs += len(created_us)
         offset_us = timezone_offset_minutes * 60 * _MICROSECONDS
-        for moment_us in created_us:
-            self._note((moment_us - offset_us) // (_SECONDS * _MICROSECONDS))
+        hours = Counter([(moment_us - offset_us) // _HOUR_US for moment_us in created_us])
+        for hour, runs in hours.items():
+            self._note(hour, runs)
 
-    def _note(self, hour: int) -> None:
-        self.created[min(max(hour, _FIRST_HOUR), _LAST_HOUR)] += 1
+    def _note(self, hour: int, runs: int = 1) -> None:
+        self.created[min(max(hour, _FIRST_HOUR), _LAST_HOUR)] += runs
 
     def by_hour(self) -> dict[str, int]:
         """Return hour -> runs, `2024-06-05T16:00:00`, the latest first."""

@@ -31,12 +31,13 @@ class Listed(NamedTuple):
     position: bytes
 
 
-class Created(NamedTuple):
-    """When a run was created; `position` continues the listing after it."""
+class CreatedPage(NamedTuple):
+    """When runs were created."""
 
-    moment_us: int
-    """Microseconds since 1970-01-01 UTC."""
-    position: bytes
+    moments_us: list[int]
+    """Microseconds since 1970-01-01 UTC, the latest first."""
+    position: bytes | None
+    """Continues the listing; None when there is no run more."""
 
 
 class RunState(NamedTuple):
@@ -195,12 +196,13 @@ def list_newest(
     return list(map(Listed, keyspace.place_numbers(keys, len(base)), keys))
 
 
-def list_created(reader: KvReader, project: Project, *, after: bytes | None = None) -> list[Created]:
+def list_created(reader: KvReader, project: Project, *, after: bytes | None = None) -> CreatedPage:
     """Return when runs were created, newest first, beginning behind the position `after`."""
     base = keyspace.subspace(project, Subspace.RUNS_BY_TIME)
     begin, end = keyspace.children(base)
     rows = reader.scan(begin, end if after is None else after, rows_max=SCAN_ROWS_MAX, reverse=True)
-    return [Created(keyspace.created_us(key, len(base)), key) for key, _ in rows]
+    moments = [keyspace.created_us(key, len(base)) for key, _ in rows]
+    return CreatedPage(moments, rows[-1][0] if len(rows) == SCAN_ROWS_MAX else None)
 
 
 def get_place(reader: KvReader, project: Project, run_id: RunId) -> RunPlace | None:

@@ -70,7 +70,9 @@ class Leaky(Examiner):
 
 
 @pytest.mark.parametrize(
-    "leaked", [object(), compile_query, pytest, [{"a": (object(),)}], f"x{CANARY}", type], ids=repr
+    "leaked",
+    [object(), compile_query, pytest, [{"a": (object(),)}], f"x{CANARY}", type],
+    ids=["object", "function", "module", "nested", "canary", "type"],
 )
 def test_the_examiner_sees_what_a_query_should_not_hold(leaked: object) -> None:
     examiner = Leaky(make_rows())
