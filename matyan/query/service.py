@@ -168,7 +168,10 @@ class SearchService(Searches):
                 return list(zip(found, metrics, strict=True))
 
             for run, metrics in self._kv.read(read):
-                tree = {"props": views.props_tree(run), "traces": {"metric": views.metrics_tree(metrics)}}
+                tree = {
+                    "props": views.props_tree(views.props_of(run)),
+                    "traces": {"metric": views.metrics_tree(metrics)},
+                }
                 yield encode_tree_records({run.hash: tree}) + progress(done, done + 1, len(numbers))
                 done += 1
 
@@ -219,7 +222,7 @@ def _runs_stream(found: Iterable[Batch], search: RunSearch, report: views.Progre
     for batch in found:
         for candidate in batch.candidates:
             run = candidate.run
-            tree: dict[str, Any] = {"props": views.props_tree(run)}
+            tree: dict[str, Any] = {"props": views.props_tree(views.props_of(run))}
             if not search.exclude_params:
                 tree["params"] = views.params_tree(run, skip_system=search.skip_system)
             elif search.excluded_params_are_empty:

@@ -2,7 +2,9 @@
 
 Everything is built with `wire/trees.py`, with one exception: the records of a metric trace. A search sends thousands of
 these, which differ only in the path they stand under, name and context, and their numbers. So their bytes are laid out
-once per shape and filled in (`trace_bytes`); a test compares them with those of the general encoder.
+once per shape and filled in (`trace_bytes`); a test compares them with those of the general encoder. What stands around
+the traces, params and properties, is most of the rest and the same in each search: of small runs it is remembered by
+content, so that nothing can be out of date.
 """
 
 from __future__ import annotations
@@ -12,13 +14,16 @@ import math
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from matyan.catalog.model import Experiment, Tag
+from matyan.ids import RunId
 from matyan.query.executor import Trace, WorkClock
 from matyan.runs.model import SYSTEM_PARAMS, Run
 from matyan.sequences.model import Bucket, Summary
+from matyan.wire.codec import decode_tree
 from matyan.wire.trees import begin_array, encode_path, encode_tree_records, progress, stopped
 
 SUMMARY_VERSION: Final = 2
@@ -26,6 +31,10 @@ SUMMARY_VERSION: Final = 2
 SILENCE_SECONDS_MAX: Final = 0.5
 """A stream that has nothing to say says so this often, for proxies and for the page that waits (contract)."""
 LAYOUTS_CACHED_MAX: Final = 1024
+RUNS_REMEMBERED_MAX: Final = 4096
+"""About what a chart shows; each search of more begins anew."""
+REMEMBERED_BYTES_MAX: Final = 4096
+"""Of a run's params, or of its texts: encoded as records they take several times as much."""
 MILLISECONDS_PER_SECOND: Final = 1000.0
 POINTS_PER_PIECE: Final = 32_768
 """256 kB: what the processor holds near between conversion and sending."""
@@ -42,24 +51,52 @@ Tree = dict[str, Any]
 # ---- trees
 
 
-def props_tree(run: Run) -> Tree:
+class Props(NamedTuple):
+    """What the properties of a run are made of."""
+
+    name: str
+    description: str | None
+    experiment: Experiment | None
+    tags: tuple[Tag, ...]
+    archived: bool
+    created_at_seconds: float
+    end_time_seconds: float | None
+    active: bool
+
+
+def props_of(run: Run) -> Props:
+    """Return what the properties of a run are made of."""
+    document = run.document
+    return Props(
+        run.name,
+        document.description or None,
+        run.experiment,
+        run.tags,
+        document.archived,
+        document.created_at_seconds,
+        document.end_time_seconds,
+        document.active,
+    )
+
+
+def props_tree(props: Props) -> Tree:
     """Return the properties of a run, in the order of the contract; times are seconds since 1970-01-01 UTC."""
-    document, experiment = run.document, run.experiment
+    experiment = props.experiment
     return {
-        "name": run.name,
-        "description": document.description or None,
+        "name": props.name,
+        "description": props.description,
         "experiment": {
             "id": experiment and experiment.id,
             "name": experiment and experiment.name,
             "description": experiment and experiment.description,
         },
         "tags": [
-            {"id": tag.id, "name": tag.name, "color": tag.color, "description": tag.description} for tag in run.tags
+            {"id": tag.id, "name": tag.name, "color": tag.color, "description": tag.description} for tag in props.tags
         ],
-        "archived": document.archived,
-        "creation_time": document.created_at_seconds,
-        "end_time": document.end_time_seconds,
-        "active": document.active,
+        "archived": props.archived,
+        "creation_time": props.created_at_seconds,
+        "end_time": props.end_time_seconds,
+        "active": props.active,
     }
 
 
@@ -108,7 +145,16 @@ def _as_it_is(value: float | None) -> float | None:
 
 def metrics_head(run: Run, *, skip_system: bool) -> bytes:
     """Return the beginning of a run's tree; the traces follow, then the tail."""
-    return encode_tree_records({run.hash: {"params": params_tree(run, skip_system=skip_system), "traces": []}})
+    params = run.document.params
+    has_more = not skip_system and run.raw_system_params is not None
+    if has_more or len(params) > REMEMBERED_BYTES_MAX:
+        return encode_tree_records({run.hash: {"params": params_tree(run, skip_system=skip_system), "traces": []}})
+    return _known_head(run.hash, params)
+
+
+@lru_cache(maxsize=RUNS_REMEMBERED_MAX)
+def _known_head(run_id: RunId, params: bytes) -> bytes:
+    return encode_tree_records({run_id: {"params": decode_tree(params), "traces": []}})
 
 
 def trace_bytes(run: Run, index: int, trace: Trace, *, points: int) -> bytes:
@@ -151,7 +197,23 @@ def long_trace_pieces(run: Run, index: int, trace: Trace, *, points: int) -> Ite
 
 def run_tail(run: Run) -> bytes:
     """Return the end of the tree of a run in a search of sequences."""
-    return encode_tree_records({run.hash: {"props": props_tree(run)}})
+    props = props_of(run)
+    return (_known_tail if _text_length(props) <= REMEMBERED_BYTES_MAX else _tail)(run.hash, props)
+
+
+def _tail(run_id: RunId, props: Props) -> bytes:
+    return encode_tree_records({run_id: {"props": props_tree(props)}})
+
+
+_known_tail = lru_cache(maxsize=RUNS_REMEMBERED_MAX)(_tail)
+
+
+def _text_length(props: Props) -> int:
+    """Return how many characters the properties have, about."""
+    named: list[Props | Experiment | Tag] = [props, *props.tags]
+    if props.experiment is not None:
+        named.append(props.experiment)
+    return sum([len(one.name) + len(one.description or "") for one in named])
 
 
 Layout = tuple[tuple[bytes, ...], ...]

@@ -21,7 +21,7 @@ from matyan.wire.frames import encode_commands
 from matyan.wire.messages import Command, LogMetric, SetRunProperty
 from tests.support.rest import Rest, canonical, eventually
 from tests.support.server import MatyanServer, matyan, started
-from tests.support.stores import open_server_store
+from tests.support.stores import open_server_store, store_environment
 from tests.support.writer import RawWriter, create, message, metric, upload
 
 LONG: Final = "x" * 5000
@@ -39,12 +39,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MatyanServer]:
 @pytest.fixture
 def no_letters(server: MatyanServer) -> Iterator[None]:
     yield
-    matyan("deadletters", "drop", "--all", "--yes", "--home", str(server.home))
+    run(server, "deadletters", "drop", "--all", "--yes")
 
 
 def run(server: MatyanServer, *arguments: str, check: bool = True) -> tuple[int, str]:
     """Return exit code and output of a command on the server's data."""
-    done = matyan(*arguments, "--home", str(server.home), check=check)
+    done = matyan(*arguments, "--home", str(server.home), check=check, environment=store_environment(server.home))
     return done.returncode, done.stdout
 
 
@@ -228,7 +228,8 @@ def test_ages_of_the_settings_are_judged_after_a_watch_and_chosen_ones_at_once(t
         server.stop()
         time.sleep(1.5)
 
-        watched = matyan("sweep", "--home", str(server.home), environment=environment).stdout
+        own = store_environment(server.home)
+        watched = matyan("sweep", "--home", str(server.home), environment=own | environment).stdout
         chosen = run(server, "sweep", "--orphan-hours", str(1 / 3600))[1]
 
         assert "0  files without a run deleted" in watched, "nobody has watched before"
@@ -251,7 +252,7 @@ def test_a_stopped_server_is_swept_to_the_end(tmp_path: Path) -> None:
         upload(server.url, "kept", "model.bin", b"y" * 1000)
         with Rest(server.url) as rest:
             eventually(lambda: rest.exists("kept"), bool)
-        busy = matyan("sweep", "--home", str(server.home), check=False)
+        busy = matyan("sweep", "--home", str(server.home), check=False, environment=store_environment(server.home))
         server.stop()
 
         first = run(server, "sweep")[1]

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from matyan.catalog.model import Experiment, Tag
 from matyan.clock import ManualClock
 from matyan.ids import RunNumber
 from matyan.query import views
@@ -15,6 +16,7 @@ from matyan.query.executor import Trace, WorkClock
 from matyan.query.views import Progress
 from matyan.runs.model import Run, RunDocument
 from matyan.sequences.model import Columns, Summary, canonical_context
+from matyan.wire.codec import encode_tree
 from matyan.wire.trees import encode_tree_records
 from tests.support import treestream
 
@@ -67,6 +69,44 @@ def test_trace_bytes_equal_those_of_the_general_encoder(
     assert fast == encode_tree_records({run_id: {"traces": {index: trace}}})
     assert b"".join(pieces) == fast
     assert max(map(len, pieces)) <= views.POINTS_PER_PIECE * 8 + 1000
+
+
+def a_few(*choices: Any) -> st.SearchStrategy[Any]:
+    return st.sampled_from(choices)
+
+
+LONG_TEXT = "t" * (views.REMEMBERED_BYTES_MAX + 1)
+runs = st.builds(
+    lambda experiment, tags, system, params, **fields: Run(
+        number=RunNumber(1),
+        document=RunDocument(params=encode_tree(params), **fields),
+        experiment=experiment,
+        tags=tags,
+        raw_system_params=system,
+    ),
+    hash=a_few("a", "b"),
+    name=a_few(None, "", "run", LONG_TEXT),
+    description=a_few(None, "", "text"),
+    experiment=a_few(None, Experiment(id="1", name="e"), Experiment(id="1", name="e", description="d")),
+    tags=a_few((), (Tag(id="1", name="t"),), (Tag(id="1", name="t", color="#fff"), Tag(id="2", name="u"))),
+    archived=st.booleans(),
+    active=st.booleans(),
+    created_at_seconds=a_few(0.0, 1.0),
+    end_time_seconds=a_few(None, 0.0, 1.0),
+    params=a_few({}, {"a": 1}, {"a": 1.0}, {"a": True}, {"a": {"b": None}}, {"a": LONG_TEXT}),
+    system=a_few(None, encode_tree({"cpu": 4})),
+)
+
+
+@given(run=runs, skip_system=st.booleans())
+def test_what_is_remembered_of_a_run_equals_what_would_be_made_anew(run: Run, *, skip_system: bool) -> None:
+    params = views.params_tree(run, skip_system=skip_system)
+    props = views.props_tree(views.props_of(run))
+
+    assert views.metrics_head(run, skip_system=skip_system) == encode_tree_records(
+        {run.hash: {"params": params, "traces": []}}
+    )
+    assert views.run_tail(run) == encode_tree_records({run.hash: {"props": props}})
 
 
 def test_progress_never_goes_back_when_a_search_goes_over_runs_again() -> None:
