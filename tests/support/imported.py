@@ -19,6 +19,7 @@ from matyan.sequences import items
 from matyan.sequences import repository as sequences
 from matyan.sequences.model import Columns, Item, SequenceKey, Summary
 from matyan.sequences.repository import SequenceRef
+from matyan.store import keyspace
 from matyan.store.scans import scan_all
 from matyan.transfer.aim_import import AimImport, Report, Selection
 from matyan.transfer.aim_source import AimRepository
@@ -57,8 +58,13 @@ class Store(NamedTuple):
         return self.kv.read(lambda reader: dict(items.read_range(reader, DEFAULT_PROJECT, number, key)))
 
     def everything(self) -> tuple[list[tuple[bytes, bytes]], dict[str, bytes | None]]:
-        """Return every row of the key-value store, and every object with its content."""
-        rows = self.kv.read(lambda reader: list(scan_all(reader, b"\x00", b"\xf0")))
+        """Return every row of the key-value store but the change feed, and every object with its content.
+
+        The feed tells of each transaction, not of what is stored.
+        """
+        feed = keyspace.changes(DEFAULT_PROJECT)
+        found = self.kv.read(lambda reader: list(scan_all(reader, b"\x00", b"\xf0")))
+        rows = [(key, value) for key, value in found if not key.startswith(feed)]
         return rows, {info.key: self.blobs.get(info.key) for info in self.blobs.list("")}
 
 
