@@ -83,7 +83,10 @@ class Pool:
         self._threads = threads
         self._calls_max = threads + waiting_max
         self._calls = 0
+        self._takers = 0
+        """Threads that run calls or are on their way to; each goes on until none may begin."""
         self._turns = 0
+        self._is_closed = False
         self._ended = threading.Condition()
         self._new: deque[_Job] = deque()
         self._later: deque[_Job] = deque()
@@ -115,15 +118,27 @@ class Pool:
         with self._ended:
             if calls_max is not None and self._calls >= calls_max:
                 raise UnavailableError(f"the {self._name} pool has {self._calls} calls under way, try again later")
+            self._call_taker()
             self._calls += 1
             jobs.append(job)
         job.future.add_done_callback(self._forget)
+        return job.future
+
+    def _call_taker(self) -> None:
+        """Have one more thread look for calls, unless all of them do: they come by everything. The lock is held.
+
+        Raises:
+            UnavailableError: the pool is closed, or the process gets no more threads.
+        """
+        if self._is_closed:
+            raise UnavailableError(f"the {self._name} pool is closed")
+        if self._takers == self._threads:
+            return
         try:
             self._executor.submit(self._take)
         except RuntimeError as error:
-            job.future.cancel()
-            raise UnavailableError(f"the {self._name} pool is closed") from error
-        return job.future
+            raise UnavailableError(f"the {self._name} pool has no thread: {error}") from error
+        self._takers += 1
 
     def _take(self) -> None:
         """Run calls until none may begin; a next part that may not waits for the end of another one."""
@@ -132,6 +147,8 @@ class Pool:
                 self._turns += 1
                 jobs = self._next_jobs()
                 if not jobs:
+                    # Under the lock in which nothing was found: what comes after it calls a thread again.
+                    self._takers -= 1
                     return
                 job, is_later = jobs.popleft(), jobs is self._later
                 self._later_running += is_later
@@ -156,11 +173,12 @@ class Pool:
 
     def close(self, *, timeout_seconds: float | None = None) -> bool:
         """Refuse further calls, drop those that have not begun, wait for the others; say whether all of them ended."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
         with self._ended:
+            self._is_closed = True
             dropped = [*self._new, *self._later]
             self._new.clear()
             self._later.clear()
+        self._executor.shutdown(wait=False, cancel_futures=True)
         for job in dropped:
             job.future.cancel()
         with self._ended:

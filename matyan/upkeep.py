@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matyan.engines.kv.protocol import KvEngine
     from matyan.maintenance.letters import Content
     from matyan.maintenance.space import Space
+    from matyan.query.service import Found, SearchService
     from matyan.settings import Settings, SweepSettings
     from matyan.store.deadletters import DeadLetter
 
@@ -252,14 +253,13 @@ def _item(index: int) -> str:
 
 def _query(settings: Settings, options: argparse.Namespace) -> int:
     from matyan.query.explain import found_lines, route_lines  # noqa: PLC0415 - see the module's docstring
-    from matyan.query.searches import Search  # noqa: PLC0415
     from matyan.query.service import SearchService  # noqa: PLC0415
     from matyan.roles.upkeep import opened  # noqa: PLC0415
 
     with opened(settings) as context:
         began, count = time.perf_counter(), 0
         service = SearchService(kv=context.kv, seconds_max=settings.query.seconds)
-        route, candidates = service.find(Search(q=options.expression), options.search)
+        route, candidates = _find(service, options)
         for candidate in itertools.islice(candidates, options.limit):
             count += 1
             _say_all(found_lines(candidate, options.search))
@@ -268,6 +268,18 @@ def _query(settings: Settings, options: argparse.Namespace) -> int:
         source = route.source
         _say_all(route_lines(route.plan, source.choice, asked=source.asked, found=count, seconds=seconds))
     return 0
+
+
+def _find(service: SearchService, options: argparse.Namespace) -> Found:
+    """Return what the service finds; an expression that is no query is for the user to put right."""
+    from matyan.errors import ConfigurationError, InvalidArgumentError  # noqa: PLC0415 - see the module's docstring
+    from matyan.query.explain import refusal_line  # noqa: PLC0415
+    from matyan.query.searches import Search  # noqa: PLC0415
+
+    try:
+        return service.find(Search(q=options.expression), options.search)
+    except InvalidArgumentError as error:
+        raise ConfigurationError(refusal_line(error)) from error
 
 
 # ---- space and tidying

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from matyan.errors import InvalidArgumentError, QuerySyntaxError
 from matyan.query.candidates import Choice, Reason
 from matyan.query.executor import Candidate
 from matyan.query.plan import Plan, describe
@@ -42,6 +43,18 @@ def route_lines(plan: Plan, choice: Choice, *, asked: int, found: int, seconds: 
     yield f"path   {choice.path}: {_REASONS[choice.reason]}"
     yield f"asked  {asked:,} runs, {found:,} match"
     yield f"time   {seconds * 1000:,.1f} ms"
+
+
+def refusal_line(error: InvalidArgumentError) -> str:
+    """Return why a text is no query, and where in it: columns count from 1, blanks at its ends and `select` do not."""
+    if not isinstance(error, QuerySyntaxError):
+        return error.message
+    said = f"the query is no expression: {error.message}"
+    if not error.line:
+        return said
+    # The text was parsed in parentheses; the first of them stands at column 1 of line 1.
+    column = error.offset - 1 if error.line == 1 else error.offset
+    return f"{said} (line {error.line}, column {max(1, column)})"
 
 
 def _looked_line(looked: Looked) -> str:

@@ -59,9 +59,15 @@ class Batch:
         self._errors: dict[RunNumber, Exception] = {}
 
     def add(self, run_id: RunId, number: RunNumber, change: Change, size_bytes: int) -> None:
-        """Apply `change` after those before it; it may run more than once."""
+        """Apply `change` after those before it; it may run more than once.
+
+        Raises:
+            UnavailableError: the store cannot work now.
+            RunGoneError: as for `check`, of the changes before it; then this one is not applied.
+        """
         if self._bytes + size_bytes > BATCH_BYTES:
             self.flush()
+        self.check(number)
         self._waiting.append(_Waiting(run_id, number, change))
         self._bytes += size_bytes
 
@@ -147,7 +153,6 @@ class RunWriter:
             RunGoneError: the run is not there any more; nothing more is written. Or what an earlier change raised.
         """
         self._batch.add(self._run_id, self._number, change, size_bytes)
-        self._batch.check(self._number)
 
     def flush(self) -> None:
         """Apply every change that waits; it survives the end of the process, and of the machine when the store synced.
@@ -193,7 +198,12 @@ class RunWriter:
             self.add(lambda tx: _continue_lines(tx, self._project, self._number, summary.last_step + 1), _KEY_BYTES)
 
     def put_blob(self, key: str, content: bytes, content_type: str) -> None:
-        """Store bytes of the run in the object store, at once."""
+        """Store bytes of the run in the object store, at once.
+
+        Raises:
+            RunGoneError: as for `add`.
+        """
+        self._batch.check(self._number)
         self._blobs.put(key, [content], content_type=content_type)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.rest import Rest, eventually
 from tests.support.server import MatyanServer, matyan, started
+from tests.support.stores import store_environment
 from tests.support.writer import RawWriter, create, message, metric
 
 RUNS = 5
@@ -26,10 +27,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MatyanServer]:
         yield running
 
 
-def asked(server: MatyanServer, *arguments: str, check: bool = True) -> list[str]:
-    """Return the lines of `matyan query` on the server's data, errors included."""
-    done = matyan("query", *arguments, "--home", str(server.home), check=check)
-    return [*done.stdout.splitlines(), *done.stderr.splitlines()]
+def asked(server: MatyanServer, *arguments: str) -> list[str]:
+    """Return the lines of `matyan query` on the server's data."""
+    environment = store_environment(server.home)
+    return matyan("query", *arguments, "--home", str(server.home), environment=environment).stdout.splitlines()
 
 
 def test_runs_that_match_are_printed_newest_first(server: MatyanServer) -> None:
@@ -55,9 +56,22 @@ def test_what_was_planned_and_what_came_of_it_is_explained(server: MatyanServer)
     assert lines[4].startswith("time   ")
 
 
-@pytest.mark.parametrize(("q", "said"), [("run.lr ==", "invalid syntax"), ("run.__class__", "underscore")])
-def test_what_is_no_query_is_an_error(server: MatyanServer, q: str, said: str) -> None:
-    (line,) = asked(server, q, check=False)
+@pytest.mark.parametrize(
+    ("q", "said"),
+    [
+        ("run.lr ==", "the query is no expression: invalid syntax (line 1, column 10)"),
+        ("run.lr == 1 and\n run.x ==", "the query is no expression: invalid syntax (line 2, column 10)"),
+        ("(run.lr > 1", "the query is no expression: '(' was never closed (line 1, column 1)"),
+        ("select everything", "the query is no expression: select without if"),
+        ("run.__class__", "underscore"),
+    ],
+)
+def test_what_is_no_query_is_told_where_and_is_for_the_user_to_put_right(
+    server: MatyanServer, q: str, said: str
+) -> None:
+    done = matyan("query", q, "--home", str(server.home), check=False, environment=store_environment(server.home))
 
+    (line,) = done.stderr.splitlines()
     assert line.startswith("matyan: ")
     assert said in line
+    assert (done.returncode, done.stdout) == (2, "")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.engines.kv.protocol import KvTransaction
 from matyan.ids import DEFAULT_PROJECT
 from matyan.store import keyspace
 from tests.support.rest import Rest, eventually
 from tests.support.server import MatyanServer, matyan, started
+from tests.support.stores import open_server_store, store_environment
 from tests.support.writer import RawWriter, create, message, metric
 
 
@@ -33,13 +33,13 @@ def server(tmp_path: Path) -> Iterator[MatyanServer]:
 
 def reindex(home: Path, *options: str) -> tuple[int, str]:
     """Return exit code and output of the command."""
-    done = matyan("reindex", *options, "--home", str(home), check=False)
+    done = matyan("reindex", *options, "--home", str(home), check=False, environment=store_environment(home))
     return done.returncode, done.stdout
 
 
 def forget(home: Path) -> None:
     """Take the index out of a store that nobody serves."""
-    kv = open_embedded_kv(home / "kv", map_bytes=2**30)
+    kv = open_server_store(home)
 
     def write(tx: KvTransaction) -> None:
         tx.clear_range(*keyspace.children(keyspace.index(DEFAULT_PROJECT)))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
+import time
+from concurrent import futures
+from concurrent.futures import Future
 
 import pytest
 
@@ -110,6 +114,59 @@ def test_next_parts_take_only_the_threads_that_are_for_them() -> None:
     assert pool.close(timeout_seconds=5)
 
 
+def test_a_pool_that_is_always_busy_keeps_nothing_of_the_calls_it_has_run() -> None:
+    pool, ended, kept = Pool("test", threads=2, later_max=1), threading.Event(), list[int]()
+
+    def part(left: int) -> None:
+        kept.append(pool._executor._work_queue.qsize())
+        if left:
+            pool.resubmit(part, left - 1)
+        else:
+            ended.set()
+
+    chains = [pool.submit(part, 300) for _ in range(3)]
+    assert ended.wait(30)
+
+    assert all(chain.done() for chain in chains)
+    assert max(kept) <= 2
+    assert pool.close(timeout_seconds=5)
+
+
+def test_every_call_gets_its_thread_however_calls_come_and_are_cancelled() -> None:
+    pool, calls = Pool("test", threads=3, later_max=1, waiting_max=10_000), list[Future[int]]()
+    lock, running, most = threading.Lock(), [0], [0]
+
+    def part(number: int) -> int:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.0001)
+        with lock:
+            running[0] -= 1
+        return number
+
+    def feed(seed: int) -> None:
+        chance = random.Random(seed)
+        for number in range(500):
+            calls.append(pool.resubmit(part, number) if chance.random() < 0.5 else pool.submit(int, number))
+            if chance.random() < 0.1:
+                calls[-1].cancel()
+            if chance.random() < 0.05:
+                time.sleep(0.001)
+
+    feeders = [threading.Thread(target=feed, args=(seed,)) for seed in range(4)]
+    for feeder in feeders:
+        feeder.start()
+    for feeder in feeders:
+        feeder.join()
+
+    assert futures.wait(calls, 30).not_done == set()
+    assert len(calls) == 2000
+    assert most == [1]
+    assert pool.close(timeout_seconds=5)
+    assert pool.load().calls == 0
+
+
 def test_the_error_of_a_call_is_that_of_its_future() -> None:
     pool = Pool("test", threads=1)
 
@@ -138,6 +195,8 @@ def test_closing_drops_what_has_not_begun_and_waits_for_the_rest() -> None:
 
     assert not pool.close(timeout_seconds=0.01)
     assert waiting.cancelled()
+    with pytest.raises(UnavailableError, match="closed"):
+        pool.submit(int)
     release.set()
     assert pool.close(timeout_seconds=5)
     assert running.done()

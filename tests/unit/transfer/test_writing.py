@@ -11,7 +11,7 @@ import pytest
 from matyan.engines.blob.filesystem import FilesystemBlobs, open_filesystem_blobs
 from matyan.engines.kv.embedded import EmbeddedKv, open_embedded_kv
 from matyan.engines.kv.protocol import KvTransaction
-from matyan.errors import TooLargeError
+from matyan.errors import CorruptedError, TooLargeError
 from matyan.ids import DEFAULT_PROJECT, RunId, RunNumber
 from matyan.limits import VALUE_BYTES_MAX
 from matyan.runs import repository as runs
@@ -61,6 +61,10 @@ class Writers:
 @pytest.fixture
 def world(engine: EmbeddedKv, blobs: FilesystemBlobs) -> Writers:
     return Writers(engine, blobs)
+
+
+def refuse(_: KvTransaction) -> None:
+    raise CorruptedError("it cannot be read")
 
 
 def delete(kv: EmbeddedKv, run_id: RunId, number: RunNumber) -> None:
@@ -116,3 +120,33 @@ def test_a_change_that_cannot_be_applied_costs_its_own_run_alone(world: Writers)
     assert world.stored() == [True, False, True]
     with pytest.raises(TooLargeError):
         world.batch.check(world.numbers[RunId("second")])
+
+
+def test_nothing_more_of_a_run_is_written_after_a_change_that_was_refused(
+    world: Writers, blobs: FilesystemBlobs
+) -> None:
+    first, second, _ = world.writers
+    second.add(refuse, 0)
+    world.batch.flush()
+
+    with pytest.raises(CorruptedError):
+        second.put_metric(LOSS)
+    with pytest.raises(CorruptedError):
+        second.put_blob("default/second/file", b"content", "text/plain")
+    first.put_metric(LOSS)
+    world.batch.flush()
+
+    assert world.stored() == [True, False, False]
+    assert list(blobs.list("")) == []
+
+
+def test_the_change_that_makes_a_batch_full_is_not_written_when_one_before_it_is_refused(world: Writers) -> None:
+    second = world.writers[1]
+    marks = list[bytes]()
+    second.add(refuse, 0)
+
+    with pytest.raises(CorruptedError):
+        second.add(lambda _: marks.append(b"applied"), BATCH_BYTES + 1)
+    world.batch.flush()
+
+    assert marks == []
