@@ -7,6 +7,7 @@ read from the store each time, so that no scan, however long, drives out what th
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
@@ -14,6 +15,7 @@ from typing import Final, NamedTuple
 from matyan.catalog import repository as catalog
 from matyan.catalog.model import RunPlace
 from matyan.engines.kv.protocol import KvEngine, KvReader
+from matyan.errors import TooSlowError, UnavailableError
 from matyan.ids import Project, RunNumber
 from matyan.runs import repository as runs
 from matyan.runs.model import Run
@@ -22,10 +24,15 @@ from matyan.store import changes, keyspace
 from matyan.store.changes import Change
 from matyan.store.keyspace import Subspace
 
+logger = logging.getLogger(__name__)
+
 BYTES_MAX: Final = 256 * 1024 * 1024
 NOTES_PER_READ: Final = 1000
 RUNS_PER_READ: Final = 64
 """Bounds of one transaction that follows changes."""
+READS_MAX: Final = 10
+CHANGED_RUNS_MAX: Final = 1000
+"""Bounds of what one search follows, tens of milliseconds; where more has changed, the window begins anew."""
 
 
 class Page(NamedTuple):
@@ -91,8 +98,8 @@ class RunCache:
         """Take in every change that was committed before this call."""
         held = self._of(project)
         with held.lock:
-            while self._follow(project, held):
-                pass
+            if not self._follow(project, held):
+                self._begin_anew(project, held)
             held.window.shrink(self._room(held))
 
     def list_newest(self, project: Project, *, after: bytes | None, rows_max: int) -> Page:
@@ -148,22 +155,56 @@ class RunCache:
                 taken -= other.window.bytes_held
         return self._bytes_max - taken
 
+    def _begin_anew(self, project: Project, held: _Held) -> None:
+        """Forget all runs; from now on the window follows what is committed after this. The lock is held."""
+        held.window, held.has_begun = Window(), False
+        held.place = self._kv.read(lambda reader: changes.newest(reader, project))
+        held.has_begun = True
+
     def _follow(self, project: Project, held: _Held) -> bool:
-        """Take in what the change feed tells next; return whether there may be more. The lock is held."""
-        if not held.has_begun:
-            held.place = self._kv.read(lambda reader: changes.newest(reader, project))
-            held.window, held.has_begun = Window(), True
+        """Take in what the change feed tells; return False where the window has to begin anew. The lock is held."""
+        if not held.has_begun or held.window.end is None:
             return False
-        news = self._kv.read(lambda reader: _read_news(reader, project, held.place))
-        if news is None:
-            held.has_begun = False
-            return True
+        try:
+            news = self._gather(project, held.place)
+            if news is not None:
+                self._take_in(project, held, news)
+        except TooSlowError:
+            return False
+        except UnavailableError:
+            raise
+        except Exception:  # whatever one change is, it must not stop the searches that do not come by it
+            logger.exception("what changed in project %s cannot be followed: its runs are read again", project)
+            return False
+        return news is not None
+
+    def _gather(self, project: Project, place: bytes | None) -> _News | None:
+        """Return all that the change feed tells behind `place`; None where some is missing, or it is too much."""
+        numbers: dict[RunNumber, None] = {}
+        entities: dict[str, Entity | None] = {}
+        for _ in range(READS_MAX):
+            news = self._kv.read(lambda reader, since=place: _read_news(reader, project, since))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            if news is None:
+                return None
+            place = news.place
+            numbers |= dict.fromkeys(news.numbers)
+            entities |= news.entities
+            if len(numbers) > CHANGED_RUNS_MAX:
+                return None
+            if not news.has_more:
+                return _News(place, False, list(numbers), entities)
+        return None
+
+    def _take_in(self, project: Project, held: _Held, news: _News) -> None:
+        """Bring the window to the state that the news tell of, or a later one, within the memory there is."""
         if news.entities:
             held.window.put_entities(news.entities)
         for begin in range(0, len(news.numbers), RUNS_PER_READ):
             self._renew(project, held.window, news.numbers[begin : begin + RUNS_PER_READ])
+            held.window.shrink(self._room(held))
+            if held.window.end is None:
+                break  # Not one run fits: there is nothing to keep right.
         held.place = news.place
-        return news.has_more
 
     def _renew(self, project: Project, window: Window, numbers: Sequence[RunNumber]) -> None:
         """Take in the present form of runs that changed. That it is newer than the note of the change does no harm."""

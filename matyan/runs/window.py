@@ -6,13 +6,16 @@ import sys
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final
+from typing import Final, TypeVar, cast
+
+import msgspec
 
 from matyan.catalog.model import Experiment, RunPlace, Tag
 from matyan.ids import RunNumber
 from matyan.runs.model import EditMark, Run, RunDocument
 
 Entity = Experiment | Tag
+E = TypeVar("E", Experiment, Tag)
 
 _NEVER: Final = RunPlace(1 << 80, RunNumber(0))
 _ALWAYS: Final = RunPlace(-(1 << 80), RunNumber(0))
@@ -25,6 +28,16 @@ EDIT_BYTES: Final = 400
 _NO_EDITS: Final[dict[str, EditMark]] = {}
 
 
+class _Shared(msgspec.Struct):
+    """An experiment or a tag, one object for all runs that refer to it."""
+
+    entity: Entity
+    """The form that was read last. Snapshots only get newer, so no other form is; runs that were read before have
+    theirs until the note of the change is followed."""
+    users: int = 0
+    """How many references of runs there are; without any it goes."""
+
+
 class Window:
     """The runs from some place in the order of creation on, up to the newest: all that are there, or none yet."""
 
@@ -32,8 +45,8 @@ class Window:
         self._runs: list[Run] = []
         """Oldest first."""
         self._by_number: dict[RunNumber, Run] = {}
-        self._entities: dict[str, Entity] = {}
-        """What the runs refer to, each once."""
+        self._entities: dict[str, _Shared] = {}
+        """What the runs refer to, by id."""
         self._begin = _NEVER
         """No run that is not held has this place or a later one."""
         self._run_bytes = 0
@@ -81,6 +94,7 @@ class Window:
         for run in older:
             held, size = self._shared(run), weigh(run)
             if self.bytes_held + size > bytes_max:
+                self._release(held)
                 break
             self._run_bytes += size
             fitting.append(held)
@@ -108,18 +122,15 @@ class Window:
         run = self._by_number.pop(number, None)
         if run is not None:
             del self._runs[self._index(_place(run))]
+            self._release(run)
             self._run_bytes -= weigh(run)
 
     def put_entities(self, changed: Mapping[str, Entity | None]) -> None:
         """Give all runs the present forms of experiments and tags; None for one that was deleted."""
-        for entity_id, entity in changed.items():
-            if entity is None:
-                self._entities.pop(entity_id, None)
-            else:
-                self._entities[entity_id] = entity
         for index, run in enumerate(self._runs):
             if _refers(run.document, changed.keys()):
-                self._runs[index] = self._by_number[run.number] = self._resolved(run.document, run.number)
+                self._runs[index] = self._by_number[run.number] = self._shared(_resolved(run, changed))
+                self._release(run)
 
     def shrink(self, bytes_max: int) -> None:
         """Forget the oldest runs until the rest fits."""
@@ -127,6 +138,7 @@ class Window:
         while self.bytes_held > bytes_max and surplus < len(self._runs):
             run = self._runs[surplus]
             del self._by_number[run.number]
+            self._release(run)
             self._run_bytes -= weigh(run)
             surplus += 1
         if surplus:
@@ -140,29 +152,35 @@ class Window:
 
     def _shared(self, run: Run) -> Run:
         """Return the run in the form that takes least memory: what other runs have, too, is theirs."""
-        document, known = run.document, self._entities
+        document = run.document
         if document.experiment_id is not None:
             document.experiment_id = sys.intern(document.experiment_id)
         if document.tag_ids:
             document.tag_ids = tuple(map(sys.intern, document.tag_ids))
         document.edits = document.edits or _NO_EDITS
-        # Mostly the same objects: the catalog decodes equal values once.
-        entities: tuple[Entity, ...] = run.tags if run.experiment is None else (run.experiment, *run.tags)
-        for entity in entities:
-            if known.setdefault(entity.id, entity) is not entity:
-                return self._resolved(document, run.number)
-        return run
-
-    def _resolved(self, document: RunDocument, number: RunNumber) -> Run:
-        known = self._entities
-        experiment = known.get(document.experiment_id or "")
-        tags = [known.get(tag_id) for tag_id in document.tag_ids]
         return Run(
-            number=number,
+            number=run.number,
             document=document,
-            experiment=experiment if isinstance(experiment, Experiment) else None,
-            tags=tuple(tag for tag in tags if isinstance(tag, Tag) and not tag.archived),
+            experiment=None if run.experiment is None else self._share(run.experiment),
+            tags=tuple(map(self._share, run.tags)),
         )
+
+    def _share(self, entity: E) -> E:
+        shared = self._entities.get(entity.id)
+        if shared is None:
+            shared = self._entities[entity.id] = _Shared(entity)
+        elif shared.entity is not entity and shared.entity != entity:
+            shared.entity = entity
+        shared.users += 1
+        return cast("E", shared.entity)
+
+    def _release(self, run: Run) -> None:
+        """Forget what only this run refers to; once for each run that `_shared` returned."""
+        for entity in _entities_of(run):
+            shared = self._entities[entity.id]
+            shared.users -= 1
+            if not shared.users:
+                del self._entities[entity.id]
 
 
 def weigh(run: Run) -> int:
@@ -181,3 +199,24 @@ def _place(run: Run) -> RunPlace:
 
 def _refers(document: RunDocument, entity_ids: AbstractSet[str]) -> bool:
     return document.experiment_id in entity_ids or not entity_ids.isdisjoint(document.tag_ids)
+
+
+def _entities_of(run: Run) -> tuple[Entity, ...]:
+    return run.tags if run.experiment is None else (run.experiment, *run.tags)
+
+
+def _resolved(run: Run, changed: Mapping[str, Entity | None]) -> Run:
+    """Return a run with the present forms of what it refers to: those that changed, and its own of the others."""
+    own = {entity.id: entity for entity in _entities_of(run)}
+
+    def present(entity_id: str) -> Entity | None:
+        return changed[entity_id] if entity_id in changed else own.get(entity_id)
+
+    experiment = present(run.document.experiment_id or "")
+    tags = map(present, run.document.tag_ids)
+    return Run(
+        number=run.number,
+        document=run.document,
+        experiment=experiment if isinstance(experiment, Experiment) else None,
+        tags=tuple(tag for tag in tags if isinstance(tag, Tag) and not tag.archived),
+    )
