@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from matyan.catalog.model import EntityDeletion, Experiment, RunPlace, Tag
@@ -65,10 +66,12 @@ class Entities(Generic[E]):
         entities = self.get_many(reader, project, list(known.values())) if known else {}
         return {name: entities[entity_id] for name, entity_id in known.items() if entity_id in entities}
 
-    def list(self, reader: KvReader, project: Project) -> list[E]:
-        """Return all, in no particular order."""
+    def list(self, reader: KvReader, project: Project, *, entities_max: int | None = None) -> list[E]:
+        """Return all, or no more than `entities_max` of them, in no particular order."""
         where = keyspace.children(keyspace.subspace(project, self._records))
-        return [self._codec.decode(value) for _, value in scan_all(reader, *where)]
+        size = SCAN_ROWS_MAX if entities_max is None else min(SCAN_ROWS_MAX, entities_max)
+        found = islice(scan_all(reader, *where, rows_max=size), entities_max)
+        return [self._codec.decode(value) for _, value in found]
 
     def put(self, tx: KvTransaction, project: Project, entity: E) -> None:
         """Store a new record and its name. Later changes go through `replace`."""

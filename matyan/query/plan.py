@@ -15,6 +15,8 @@ from matyan.runs.index import Field, Kind, Scalar, Span, equal_to, starting_with
 
 DESCRIPTION_CHARACTERS_MAX: Final = 1000
 """A description is for people and for a header; what is longer is cut."""
+SPANS_MAX: Final = 1024
+"""Of one term; to read more of them is no faster than to ask all runs."""
 VALUES_SHOWN_MAX: Final = 5
 VALUE_CHARACTERS_MAX: Final = 60
 
@@ -83,7 +85,9 @@ class Wanted(msgspec.Struct, frozen=True):
 
 def _common(sets: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
     known = [each for each in sets if each is not None]
-    return frozenset.intersection(*known) if known else None
+    if len(known) > 1:
+        return frozenset.intersection(*known)
+    return known[0] if known else None
 
 
 def _all(sets: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
@@ -110,7 +114,10 @@ class Plan(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         """Describe in one line of ASCII."""
-        return _cut(describe(self.runs), DESCRIPTION_CHARACTERS_MAX)
+        text, pieces = "", _pieces(self.runs)
+        while len(text) <= DESCRIPTION_CHARACTERS_MAX and (piece := next(pieces, None)) is not None:
+            text += piece
+        return _cut(text, DESCRIPTION_CHARACTERS_MAX)
 
 
 # ---- algebra
@@ -137,18 +144,20 @@ def conjunction(parts: Iterable[Condition]) -> Condition:
 
 def disjunction(parts: Iterable[Condition]) -> Condition:
     """Return the simplest condition that holds where some part does."""
-    met: dict[object, Condition] = {}
+    spans_of: dict[Condition | Field, dict[Span, None]] = {}
     for part in _flat(parts, Or):
         if isinstance(part, Everything):
             return EVERYTHING
         if isinstance(part, Nothing):
             continue
-        key = part.field if isinstance(part, Term) else part
-        known = met.get(key)
-        if isinstance(known, Term) and isinstance(part, Term):
-            part = Term(part.field, tuple(dict.fromkeys(known.spans + part.spans)))  # noqa: PLW2901 - as above
-        met[key] = part
-    return _joined(list(met.values()), Or, NOTHING)
+        if not isinstance(part, Term):
+            spans_of[part] = {}
+            continue
+        spans = spans_of.setdefault(part.field, {})
+        spans.update(dict.fromkeys(part.spans))
+        if len(spans) > SPANS_MAX:
+            return EVERYTHING
+    return _joined([_term_or_part(key, spans) for key, spans in spans_of.items()], Or, NOTHING)
 
 
 def meet(first: Span, second: Span) -> Span | None:
@@ -172,6 +181,10 @@ def _flat(parts: Iterable[Condition], kind: type[And | Or]) -> Iterator[Conditio
             yield from part.parts
         else:
             yield part
+
+
+def _term_or_part(key: Condition | Field, spans: Iterable[Span]) -> Condition:
+    return Term(key, tuple(spans)) if isinstance(key, Field) else key
 
 
 def _joined(parts: list[Condition], kind: type[And | Or], empty: Condition) -> Condition:
@@ -221,18 +234,25 @@ def _is_text(span: Span) -> bool:
 
 def describe(condition: Condition) -> str:
     """Return the condition as one line of ASCII, in the words of the query language where it has some."""
+    return "".join(_pieces(condition))
+
+
+def _pieces(condition: Condition) -> Iterator[str]:
+    """Yield the description from left to right, as nobody wants to see all of a long one."""
     match condition:
         case Everything():
-            return "everything"
+            yield "everything"
         case Nothing():
-            return "nothing"
+            yield "nothing"
         case Term():
-            return _describe_term(condition)
+            yield _describe_term(condition)
         case Not():
-            return f"not {_describe_term(condition.term)}"
+            yield f"not {_describe_term(condition.term)}"
         case And() | Or():
             word = " and " if isinstance(condition, And) else " or "
-            return word.join(map(_describe_part, condition.parts))
+            for nth, part in enumerate(condition.parts):
+                yield word if nth else ""
+                yield from _pieces_of_part(part)
 
 
 def describe_field(field: Field) -> str:
@@ -270,8 +290,11 @@ _ATTRIBUTES: Final[Mapping[Kind, str]] = {
 }
 
 
-def _describe_part(part: Condition) -> str:
-    return f"({describe(part)})" if isinstance(part, And | Or) else describe(part)
+def _pieces_of_part(part: Condition) -> Iterator[str]:
+    is_nested = isinstance(part, And | Or)
+    yield "(" if is_nested else ""
+    yield from _pieces(part)
+    yield ")" if is_nested else ""
 
 
 def _describe_term(term: Term) -> str:

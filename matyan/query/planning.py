@@ -11,6 +11,7 @@ import ast
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -37,6 +38,8 @@ from matyan.sequences.model import EMPTY_CONTEXT, PUBLIC_BUCKETS, Bucket, canoni
 
 FIELDS_MAX: Final = 64
 """Names and contexts of sequences that one part of a query is looked up under."""
+LOOKED_UP_MAX: Final = 2048
+"""Spans of all the terms of a plan that are about the sequence: what is said of it counts once for each name."""
 
 
 def make_plan(tree: ast.Expression, *, variable: str, tz_offset_minutes: int = 0, now_seconds: float) -> Plan:
@@ -49,11 +52,12 @@ def make_plan(tree: ast.Expression, *, variable: str, tz_offset_minutes: int = 0
         now_seconds: a moment before the query is evaluated, by the same clock; seconds since 1970-01-01 UTC.
     """
     literals = Literals(now_seconds)
-    looked_up = sequences_looked_up(tree, literals)
-    if _MEANINGS & _bound_names(tree) or variable in _bound_names(tree):
+    nodes = _nodes(tree)
+    looked_up = sequences_looked_up(nodes, literals)
+    if (_MEANINGS | {variable}) & _bound_names(nodes):
         return Plan(EVERYTHING, ANY_SEQUENCE, looked_up)
     part = _Reader(variable, literals, tz_offset_minutes).read(tree.body, truth=True)
-    runs = _resolve(part, ANY_SEQUENCE, variable)
+    runs = _Resolver(variable).resolve(part, ANY_SEQUENCE)
     if variable in _RARE and part.wanted.names is None:
         runs = conjunction([runs, Term(Field(Kind.SEQUENCE, (variable,)), (Span(),))])
     return Plan(runs, part.wanted, looked_up)
@@ -65,9 +69,17 @@ _MEANINGS: Final = frozenset({RUN, "datetime", "timedelta", "bool"})
 """Names that are taken for what they usually mean."""
 
 
-def _bound_names(tree: ast.Expression) -> set[str]:
+def _nodes(tree: ast.Expression) -> Sequence[ast.AST]:
+    """Return all nodes that have content; `ast.walk` goes through every operator and `Load`, too."""
+    nodes: list[ast.AST] = [tree]
+    for node in nodes:
+        nodes += [child for child in ast.iter_child_nodes(node) if child._fields]
+    return nodes
+
+
+def _bound_names(nodes: Iterable[ast.AST]) -> set[str]:
     """Return the names that `:=` gives another meaning; what a lambda or a comprehension binds is never looked into."""
-    return {node.target.id for node in ast.walk(tree) if isinstance(node, ast.NamedExpr)}
+    return {node.target.id for node in nodes if isinstance(node, ast.NamedExpr)}
 
 
 # ---- parts: a query without `not`, before the names of sequences are known
@@ -109,13 +121,19 @@ _NEVER: Final = OfRun(NOTHING, Wanted(frozenset(), frozenset()))
 
 
 def _every(parts: Iterable[Part]) -> Part:
-    found = tuple(parts)
+    found = _flat(parts, Every)
     return Every(found, ANY_SEQUENCE.met(*(part.wanted for part in found)))
 
 
 def _some(parts: Iterable[Part]) -> Part:
-    found = tuple(parts)
+    found = _flat(parts, Some)
     return Some(found, Wanted.joined([part.wanted for part in found]))
+
+
+def _flat(parts: Iterable[Part], kind: type[Every | Some]) -> tuple[Part, ...]:
+    """Return parts without a level that says nothing: otherwise each level of a query goes through all below it."""
+    inner = ((part.parts if isinstance(part, Every | Some) and type(part) is kind else (part,)) for part in parts)
+    return tuple(chain.from_iterable(inner))
 
 
 # ---- reading
@@ -315,25 +333,34 @@ def _is_one_context(value: Any) -> bool:
 # ---- names of sequences
 
 
-def _resolve(part: Part, around: Wanted, word: str) -> Condition:
-    """Return the condition of a part inside of conjunctions that tell what the sequence is called."""
-    match part:
-        case OfRun():
-            return part.condition
-        case Some():
-            return disjunction(_resolve(each, around, word) for each in part.parts)
-        case Every():
-            inner = around.met(part.wanted)
-            return conjunction(_resolve(each, inner, word) for each in part.parts)
-        case OfItsSequence():
-            return _resolve_sequence(part, around.met(part.wanted), word)
+class _Resolver:
+    """Makes the condition of a part inside of conjunctions that tell what the sequence is called."""
 
+    def __init__(self, word: str) -> None:
+        self._word = word
+        self._left = LOOKED_UP_MAX
 
-def _resolve_sequence(part: OfItsSequence, wanted: Wanted, word: str) -> Condition:
-    names, contexts = wanted.names, wanted.contexts
-    has_field = part.kind is Kind.SEQUENCE or word == Bucket.METRIC.word
-    if names is None or not has_field or len(names) * len(contexts or "*") > FIELDS_MAX:
-        return EVERYTHING
-    rests: list[tuple[str, ...]] = [()] if contexts is None else [(context,) for context in sorted(contexts)]
-    paths = [(word, name, *rest) for name in sorted(names) for rest in rests]
-    return disjunction(Term(Field(part.kind, path), part.spans) for path in paths)
+    def resolve(self, part: Part, around: Wanted) -> Condition:
+        match part:
+            case OfRun():
+                return part.condition
+            case Some():
+                return disjunction(self.resolve(each, around) for each in part.parts)
+            case Every():
+                inner = around.met(part.wanted)
+                return conjunction(self.resolve(each, inner) for each in part.parts)
+            case OfItsSequence():
+                return self._look_up(part, around.met(part.wanted))
+
+    def _look_up(self, part: OfItsSequence, wanted: Wanted) -> Condition:
+        names, contexts = wanted.names, wanted.contexts
+        has_field = part.kind is Kind.SEQUENCE or self._word == Bucket.METRIC.word
+        if names is None or not has_field:
+            return EVERYTHING
+        count = len(names) * len(contexts or "*")
+        if count > FIELDS_MAX or count * len(part.spans) > self._left:
+            return EVERYTHING
+        self._left -= count * len(part.spans)
+        rests: list[tuple[str, ...]] = [()] if contexts is None else [(context,) for context in sorted(contexts)]
+        paths = [(self._word, name, *rest) for name in sorted(names) for rest in rests]
+        return disjunction(Term(Field(part.kind, path), part.spans) for path in paths)

@@ -18,7 +18,7 @@ from matyan.query.searches import Search, Searches
 from matyan.query.service import MetricSearch, RunSearch, SearchService
 from matyan.query.syntax import RUN
 from matyan.sequences.model import Bucket
-from matyan.threads import run_blocking
+from matyan.threads import query_pool
 
 COMMON: Final = {
     "tz_offset_minutes": timezone_offset(),
@@ -32,7 +32,7 @@ PLAN_HEADER: Final = "X-Matyan-Plan"
 
 async def plan_header(searches: Searches, search: Search, word: str, *, wanted: bool) -> Mapping[str, str]:
     """Return the header that tells the plan of a search, or none."""
-    return {PLAN_HEADER: await run_blocking(searches.explain, search, word)} if wanted else {}
+    return {PLAN_HEADER: await query_pool().run(searches.explain, search, word)} if wanted else {}
 
 
 @get(

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from matyan.query.literals import AtLeast
 from matyan.query.moments import SECONDS_PER_MINUTE
+from matyan.query.plan import SPANS_MAX
 from matyan.query.subjects import Reads
 from matyan.runs.index import Span, equal_to, starting_with
 
@@ -39,7 +40,7 @@ def bounds_of(operation: type[ast.cmpop], value: Any, reads: Reads, tz_offset_mi
     """
     if operation is not ast.In:
         return _READERS[reads](operation, value, tz_offset_minutes) if operation in _SPANS else None
-    if type(value) is not list and type(value) is not tuple:
+    if (type(value) is not list and type(value) is not tuple) or len(value) > SPANS_MAX:
         return None
     found = [_READERS[reads](ast.Eq, each, tz_offset_minutes) for each in value]
     known = [each for each in found if each is not None]
@@ -53,7 +54,7 @@ def bounds_of(operation: type[ast.cmpop], value: Any, reads: Reads, tz_offset_mi
 def prefixes(value: Any) -> Bounds | None:
     """Return the bounds of `.startswith(value)`."""
     texts = value if type(value) is tuple else (value,)
-    if not all(isinstance(text, str) and text for text in texts):
+    if len(texts) > SPANS_MAX or not all(isinstance(text, str) and text for text in texts):
         return None
     spans = tuple(map(starting_with, texts))
     return Bounds(spans, spans)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from matyan.query.literals import Literals, UnknownValueError
@@ -151,11 +151,16 @@ def sequence_key(item: object) -> tuple[str, str] | None:
         return None
 
 
-def sequences_looked_up(tree: ast.Expression, literals: Literals) -> frozenset[tuple[str, str]] | None:
-    """Return name and canonical context of all that a query can look for in `run.metrics`; None when anything."""
-    items = {id(node.value): node.slice for node in ast.walk(tree) if isinstance(node, ast.Subscript)}
+def sequences_looked_up(nodes: Sequence[ast.AST], literals: Literals) -> frozenset[tuple[str, str]] | None:
+    """Return name and canonical context of all that a query can look for in `run.metrics`; None when anything.
+
+    Args:
+        nodes: all of the query that have content.
+        literals: what reads names and contexts.
+    """
+    items = {id(node.value): node.slice for node in nodes if isinstance(node, ast.Subscript)}
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if not isinstance(node, ast.Attribute) or node.attr != "metrics":
             continue
         if id(node) not in items:

@@ -7,7 +7,7 @@ finds it gone. Only to be used while `is_complete` says so, in the same transact
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -35,6 +35,10 @@ CONTEXTS_MAX: Final = 64
 """Of a metric that is looked for in any context: each is a range of its own."""
 _MICROSECONDS: Final = 1_000_000
 _NUMBER_OF: Final = itemgetter(slice(-NUMBER_BYTES, None))
+RANGES_MAX: Final = 2048
+"""Of one field, in all contexts together."""
+_LISTS_MAX: Final = 2
+"""Ranges that are read besides those of spans; see `_duration`."""
 _TEXTS: Final = b"\x02"
 """What a name in a key begins with that is written out; digests come before."""
 _NO_NUMBERS: Final[Numbers] = np.empty(0, np.uint64)
@@ -57,7 +61,7 @@ def find(reader: KvReader, project: Project, field: Field, spans: Sequence[Span]
     has not ended, and LAST, MINIMUM and MAXIMUM of one with points that are not settled, may be anything.
 
     Returns:
-        None when there is no index for this, or when more than `rows_max` entries would have to be read.
+        None when there is no index for this, or when more than `rows_max` entries or ranges would have to be read.
     """
     try:
         return _FINDERS[field.kind](_Rows(reader, rows_max), project, field, spans)
@@ -100,6 +104,7 @@ class _Rows:
 
     def read(self, ranges: Sequence[KeyRange]) -> list[list[Pair]]:
         """Return the rows of each range, all first pages in one round trip."""
+        self.require(len(ranges) - _LISTS_MAX)
         ranges = [where if where.begin < where.end else KeyRange(where.begin, where.begin) for where in ranges]
         if not ranges:
             return []
@@ -116,11 +121,20 @@ class _Rows:
                 page.extend(rows)
         return pages
 
+    @property
+    def left(self) -> int:
+        """How many rows may still be read."""
+        return self._left
+
+    def require(self, reads: int) -> None:
+        """Refuse what takes more reads than rows may be read, as a range without any row costs one, too."""
+        if reads > self._left:
+            raise _TooManyRowsError
+
     def charge(self, rows: int) -> None:
         """Count rows that were read."""
+        self.require(rows)
         self._left -= rows
-        if self._left < 0:
-            raise _TooManyRowsError
 
     def seek(self, where: KeyRange) -> bytes | None:
         """Return the first key of a range."""
@@ -159,6 +173,8 @@ def _by_value(
     rows: _Rows, project: Project, fields: Sequence[bytes], spans: Sequence[Span], *lists: KeyRange
 ) -> _Found:
     """Look into the entries of fields, each given as its kind and path, and into other ranges at the same time."""
+    if len(fields) * len(spans) > RANGES_MAX:
+        raise _TooManyRowsError
     codes = [found for found in map(codes_of, spans) if found is not None]
     bases = [(keyspace.index(project) + field, found) for field in fields for found in codes]
     pages = rows.read([*lists, *(KeyRange(base + found.begin, base + found.end) for base, found in bases)])
@@ -339,7 +355,7 @@ def _time_code(seconds: float | str) -> bytes | None:
 def _entity(rows: _Rows, project: Project, field: Field, spans: Sequence[Span]) -> Match:
     """EXPERIMENT, TAG: by name to id to runs, so that renaming needs no index."""
     space = Subspace.EXPERIMENT_RUNS if field.kind is Kind.EXPERIMENT else Subspace.TAG_RUNS
-    ids = [one.id for one in _named(rows.reader, project, field.kind, spans)]
+    ids = [one.id for one in _named(rows, project, field.kind, spans)]
     bases = [keyspace.entity(project, space, entity_id) for entity_id in ids]
     pages = rows.read([keyspace.children(base) for base in bases])
     numbers = _ascending(
@@ -348,16 +364,18 @@ def _entity(rows: _Rows, project: Project, field: Field, spans: Sequence[Span]) 
     return Match(numbers, numbers)
 
 
-def _named(reader: KvReader, project: Project, kind: Kind, spans: Sequence[Span]) -> list[Experiment | Tag]:
+def _named(rows: _Rows, project: Project, kind: Kind, spans: Sequence[Span]) -> list[Experiment | Tag]:
     """Return the experiments, or the tags that are not archived, whose names lie in the spans."""
+    rows.require(len(spans))
     names = [span.low for span in spans if isinstance(span.low, str) and span == equal_to(span.low)]
     if len(names) < len(spans):
         entities = catalog.experiments if kind is Kind.EXPERIMENT else catalog.tags
-        listed: Iterable[Experiment | Tag] = entities.list(reader, project)
+        listed: Collection[Experiment | Tag] = entities.list(rows.reader, project, entities_max=rows.left + 1)
+        rows.charge(len(listed))
     elif kind is Kind.EXPERIMENT:
-        listed = catalog.experiments.find_many(reader, project, names).values()
+        listed = catalog.experiments.find_many(rows.reader, project, names).values()
     else:
-        listed = catalog.tags.find_many(reader, project, names).values()
+        listed = catalog.tags.find_many(rows.reader, project, names).values()
     found = [one for one in listed if kind is Kind.EXPERIMENT or not one.archived]
     return [one for one in found if any_contains(spans, one.name)]
 

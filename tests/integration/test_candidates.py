@@ -90,6 +90,36 @@ def test_a_term_is_read_no_further_than_it_pays(kv: KvEngine, monkeypatch: pytes
     assert selected(kv, Term(Field(Kind.PARAM, ("i",)), (Span(low=0),)))[0] is None
 
 
+def test_reading_and_joining_have_a_bound_however_many_terms_there_are(
+    kv: KvEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_runs(kv)
+    counting = CountedKv(kv)
+    wide = [Term(Field(Kind.PARAM, (name,)), (Span(low=-i),)) for i in range(1, 101) for name in ("i", "tenth")]
+    pairs = Or(tuple(And((first, second)) for first, second in zip(wide[::2], wide[1::2], strict=True)))
+    half = Or(tuple(And((param("half", 1), param("i", i))) for i in range(RUNS)))
+    monkeypatch.setattr(selections, "ROWS_MAX", 2000)
+
+    assert selected(counting, pairs)[0] is None
+    assert counting.counts.values_read <= 2 * selections.ROWS_MAX
+    # What is read already is gone through again for each part.
+    numbers, looked = selected(kv, half)
+    assert numbers is None
+    assert len(looked) < 50
+
+
+def test_what_was_found_before_the_bound_is_kept(kv: KvEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_runs(kv)
+    monkeypatch.setattr(selections, "ROWS_PER_TERM", (64, 256))
+    monkeypatch.setattr(selections, "ROWS_PER_RUN", 1000)
+    monkeypatch.setattr(selections, "ROWS_MAX", 100)
+
+    numbers, looked = selected(kv, And((param("tenth", 7), Term(Field(Kind.PARAM, ("i",)), (Span(low=0),)))))
+
+    assert numbers == list(range(7, RUNS, 10))
+    assert [each.found for each in looked] == [20, None]
+
+
 def test_without_a_complete_index_all_runs_are_asked(kv: KvEngine) -> None:
     make_runs(kv, 3)
     kv.write(lambda tx: indexes.set_incomplete(tx, DEFAULT_PROJECT))

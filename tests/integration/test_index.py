@@ -16,6 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from matyan.catalog import repository as catalog
+from matyan.catalog.model import Experiment, Tag
 from matyan.engines.blob.filesystem import FilesystemBlobs, open_filesystem_blobs
 from matyan.engines.kv.protocol import KvEngine, KvTransaction
 from matyan.ids import Project, RunNumber
@@ -31,6 +33,7 @@ from matyan.sequences.model import Bucket, Summary, canonical_context
 from matyan.sequences.repository import put_summary
 from matyan.store import indexes, keyspace
 from matyan.store.records import RecordCodec
+from tests.bench.counted_kv import CountedKv
 from tests.support.index_world import IndexWorld, lies_in, values_of
 from tests.support.kv_faults import FaultRates, FaultyKv
 from tests.support.stores import opened_store
@@ -383,6 +386,39 @@ def test_more_rows_than_allowed_find_nothing(world: IndexWorld) -> None:
     assert numbers(world, field, Span(0), rows_max=2) == [1, 2]
     assert numbers(world, field, Span(0), rows_max=1) is None
     assert numbers(world, field, equal_to(0.1), rows_max=1) == [1]
+
+
+@pytest.mark.parametrize("kind", [Kind.EXPERIMENT, Kind.TAG])
+def test_no_more_experiments_and_tags_are_read_than_rows_allowed(world: IndexWorld, kind: Kind) -> None:
+    def make(tx: KvTransaction) -> None:
+        for number in range(100):
+            catalog.experiments.put(tx, world.project, Experiment(id=f"e{number}", name=f"x{number}"))
+            catalog.tags.put(tx, world.project, Tag(id=f"t{number}", name=f"x{number}"))
+
+    world.kv.write(make)
+    if kind is Kind.TAG:
+        world.tag("a", "x7")
+    else:
+        world.edit("a", experiment="x7")
+    kv = CountedKv(world.kv)
+
+    def found(*spans: Span, rows_max: int) -> list[int] | None:
+        match = kv.read(lambda reader: find(reader, world.project, Field(kind), spans, rows_max=rows_max))
+        return None if match is None else match.numbers.tolist()
+
+    assert found(starting_with("x"), rows_max=20) is None
+    assert found(*(equal_to(f"x{number}") for number in range(21)), rows_max=20) is None
+    assert kv.counts.values_read <= 2 * 21
+    assert found(starting_with("x"), rows_max=250) == [1]
+    assert found(equal_to("x7"), rows_max=20) == [1]
+
+
+@pytest.mark.parametrize("field", [Field(Kind.HASH), Field(Kind.NAME), Field(Kind.CREATED), Field(Kind.PARAM, ("lr",))])
+def test_no_more_ranges_are_read_than_rows_allowed(world: IndexWorld, field: Field) -> None:
+    spans = [Span(place, place + 0.5) if field.kind is not Kind.HASH else equal_to(f"{place}") for place in range(30)]
+
+    assert numbers(world, field, *spans, rows_max=20) is None
+    assert numbers(world, field, *spans, rows_max=100) is not None
 
 
 def test_system_params_are_not_looked_for(world: IndexWorld) -> None:

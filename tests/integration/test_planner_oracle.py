@@ -26,7 +26,7 @@ from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.engines.kv.protocol import KvEngine
 from matyan.errors import InvalidArgumentError
 from matyan.ids import DEFAULT_PROJECT, Project
-from matyan.query import candidates, executor, selections, summaries
+from matyan.query import candidates, executor, plan, planning, selections, spans, summaries
 from matyan.query.objects import ObjectSearch, ObjectSearchService
 from matyan.query.plan import ANY_SEQUENCE, EVERYTHING, Plan
 from matyan.query.service import MetricSearch, RunSearch, SearchService
@@ -101,6 +101,11 @@ def stores(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.M
     if request.param == "stingy":  # so that bounds are met which are far off for a few runs
         monkeypatch.setattr(selections, "ROWS_PER_TERM", (1, 2, 5))
         monkeypatch.setattr(selections, "ROWS_PER_RUN", 1)
+        monkeypatch.setattr(selections, "ROWS_PER_RANGE", 1)
+        monkeypatch.setattr(selections, "ROWS_MAX", 30)
+        monkeypatch.setattr(planning, "LOOKED_UP_MAX", 3)
+        monkeypatch.setattr(plan, "SPANS_MAX", 2)
+        monkeypatch.setattr(spans, "SPANS_MAX", 2)
         monkeypatch.setattr(candidates, "SORTED_MAX", 1)
         monkeypatch.setattr(candidates, "KEYS_PER_SCAN", 1)
         monkeypatch.setattr(candidates, "KEYS_PER_READ_MAX", 2)

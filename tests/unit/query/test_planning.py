@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 import pytest
 
 from matyan.query.language import compile_query
-from matyan.query.plan import DESCRIPTION_CHARACTERS_MAX, Plan, Wanted
-from matyan.query.planning import FIELDS_MAX, make_plan
+from matyan.query.plan import DESCRIPTION_CHARACTERS_MAX, SPANS_MAX, And, Condition, Not, Or, Plan, Term, Wanted
+from matyan.query.planning import FIELDS_MAX, LOOKED_UP_MAX, make_plan
 
 NOW_SECONDS: Final = 1_717_700_000.0
 DEFAULT: Final = "not run.archived and "
@@ -225,6 +226,69 @@ def test_too_many_names_are_not_looked_up() -> None:
 
     assert str(plan) == "not run.archived"
     assert plan.sequences.names == frozenset(names)
+
+
+def spans_of(condition: Condition) -> int:
+    """Return how many spans all terms of a condition have."""
+    match condition:
+        case Term():
+            return len(condition.spans)
+        case Not():
+            return len(condition.term.spans)
+        case And() | Or():
+            return sum(map(spans_of, condition.parts))
+    return 0
+
+
+MANY: Final = ", ".join(map(str, range(SPANS_MAX)))
+TEXTS: Final = ", ".join(f"'{number}'" for number in range(SPANS_MAX))
+
+
+@pytest.mark.parametrize(
+    "q",
+    [
+        f"run.a in ({MANY}, -1)",
+        f"run.a not in ({MANY}, -1)",
+        f"not run.a in ({MANY}, -1)",
+        f"not (run.a not in ({MANY}, -1))",
+        f"run.a in ({MANY}) or run.a < -1",
+        f"not (run.a not in ({MANY}) and not run.a < -1)",
+        f"run.name.startswith(({TEXTS}, 'a'))",
+        f"not run.name.startswith(({TEXTS}, 'a'))",
+        " or ".join(f"run.a < {number}" for number in range(SPANS_MAX + 1)),
+    ],
+)
+def test_a_term_of_too_many_spans_is_everything(q: str) -> None:
+    assert str(plan_of(f"({q}) and run.b == 1")) == "not run.archived and run.b == 1"
+
+
+@pytest.mark.parametrize(
+    "q",
+    [
+        f"run.a in ({MANY})",
+        f"run.a not in ({MANY})",
+        f"run.a in ({MANY}) or run.a == 1",
+        " or ".join(f"run.a < {number}" for number in range(SPANS_MAX)),
+    ],
+)
+def test_a_term_has_as_many_spans_as_it_may(q: str) -> None:
+    assert spans_of(plan_of(q).runs) == SPANS_MAX + spans_of(plan_of("True").runs)
+
+
+@pytest.mark.parametrize("word", ["or", "and"])
+def test_what_is_said_of_many_names_is_looked_up_to_a_bound(word: str) -> None:
+    names = [f"n{number}" for number in range(FIELDS_MAX)]
+    said = f" {word} ".join(f"(metric.last < {number} and metric.min > 0)" for number in range(400))
+    q = f"run.b == 1 and metric.name in {names} and ({said})"
+
+    began = time.thread_time()
+    plan = plan_of(q, "metric")
+    seconds = time.thread_time() - began
+
+    assert plan.sequences.names == frozenset(names)
+    assert FIELDS_MAX < spans_of(plan.runs) <= LOOKED_UP_MAX + spans_of(plan_of("run.b == 1").runs)
+    assert str(plan).startswith("not run.archived and run.b == 1 and (metric['n0'] or ")
+    assert seconds < 1
 
 
 @pytest.mark.parametrize(
