@@ -28,6 +28,8 @@ from tests.bench.counted_kv import CountedKv, Counts
 from tests.support import store
 from tests.support.stores import opened_store
 
+pytestmark = pytest.mark.one_python
+
 RUNS = 200
 
 

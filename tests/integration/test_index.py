@@ -38,6 +38,8 @@ from tests.support.index_world import IndexWorld, lies_in, values_of
 from tests.support.kv_faults import FaultRates, FaultyKv
 from tests.support.stores import opened_store
 
+pytestmark = pytest.mark.one_python
+
 FAULTS = FaultRates(conflict=0.1, unknown_lost=0.05, unknown_applied=0.1)
 ROWS_MAX = 100_000
 LONG = "x" * 70

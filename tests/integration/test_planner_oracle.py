@@ -40,6 +40,8 @@ from tests.support.kv import RunTwiceKv
 from tests.support.kv_faults import MODERATE, FaultyKv
 from tests.support.query_world import Operation, histories, operations
 
+pytestmark = pytest.mark.one_python
+
 SECRET: Final = b"0123456789abcdef"
 PROJECTS: Final = (Project(f"p{number}") for number in itertools.count())
 THOROUGH: Final = settings(

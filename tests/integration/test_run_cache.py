@@ -39,6 +39,8 @@ from tests.support.kv_faults import MODERATE, FaultRates, FaultyKv
 from tests.support.store import make_experiment, make_run, make_tag
 from tests.support.stores import opened_store
 
+pytestmark = pytest.mark.one_python
+
 T = TypeVar("T")
 OTHER: Final = Project("other")
 PAGE: Final = 7
