@@ -158,14 +158,15 @@ def _writes_of(frame: Frame, counted: dict[str, int]) -> Iterator[Write]:
         yield from _WRITES[message["type"]]({**message, "step": step})
 
 
-def _nothing(_: Mapping[str, Any]) -> Iterator[Write]:
-    return iter(())
-
-
 def _property(message: Mapping[str, Any]) -> Iterator[Write]:
     for name in ("name", "description", "experiment", "archived"):
         if message.get(name) is not None:
             yield Write(("property", name), message[name])
+
+
+def _create(_: Mapping[str, Any]) -> Iterator[Write]:
+    # A run that is created again goes on, also when that frame waited in an outage and its end came by another way.
+    yield Write(("property", "active"), ABSENT)
 
 
 def _finish(_: Mapping[str, Any]) -> Iterator[Write]:
@@ -213,7 +214,7 @@ def _file(message: Mapping[str, Any]) -> Iterator[Write]:
 
 
 _WRITES: Final[Mapping[str, Callable[[Mapping[str, Any]], Iterator[Write]]]] = {
-    "create_run": _nothing,
+    "create_run": _create,
     "set_run_property": _property,
     "finish_run": _finish,
     "log_hparams": _params,

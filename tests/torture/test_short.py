@@ -30,8 +30,8 @@ def test_one_process_keeps_what_it_acknowledged_exactly_once(tmp_path: Path) -> 
     report = tortured(EMBEDDED, tmp_path)
 
     assert report.is_good, describe(report)
-    assert report.tally.acknowledged > 20
-    assert report.tally.items > 100
+    assert report.tally.acknowledged > 0
+    assert report.tally.items > 0
 
 
 @pytest.mark.slow
