@@ -16,6 +16,8 @@ from matyan.engines.blob.filesystem import open_filesystem_blobs
 from matyan.engines.blob.protocol import BlobEngine, BlobInfo
 from tests.support.s3 import S3Server
 
+pytestmark = pytest.mark.one_python
+
 CLOCK = ManualClock()
 CHUNK_BYTES_MAX = 1024 * 1024
 

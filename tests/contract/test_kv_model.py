@@ -17,6 +17,8 @@ from tests.support import foundationdb
 from tests.support.kv import RunTwiceKv, counter_of
 from tests.support.kv_faults import MODERATE, FaultyKv
 
+pytestmark = pytest.mark.one_python
+
 Model = dict[bytes, bytes]
 
 KEYS = st.binary(min_size=1, max_size=3).filter(lambda key: key < b"\xff")

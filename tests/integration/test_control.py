@@ -33,6 +33,8 @@ from tests.support.control_process import BLOB_KEYS, LEASE, make_leases, read_co
 from tests.support.kv import read_all
 from tests.support.store import make_metric, make_objects, make_run
 
+pytestmark = pytest.mark.one_python
+
 SECONDS_MAX = 30.0
 SCRIPT = Path(__file__).parents[1] / "support" / "control_process.py"
 

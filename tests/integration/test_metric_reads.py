@@ -26,6 +26,8 @@ from matyan.sequences.service import MetricReads
 from tests.support import store, treestream
 from tests.support.stores import opened_store
 
+pytestmark = pytest.mark.one_python
+
 TRAIN: Final = {"subset": "train"}
 ARRAYS: Final = ("values", "iters", "epochs", "timestamps")
 Client = TestClient[Any]

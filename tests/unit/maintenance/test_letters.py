@@ -25,6 +25,8 @@ from matyan.wire.topics import DEAD_LETTERS
 from tests.support.pipeline import KINDS, ROUGH, RUN, TOPIC, Pipeline, pipeline
 from tests.support.wayward import WaywardProducer
 
+pytestmark = pytest.mark.one_python
+
 LONG = "x" * 5000
 """No name that this release takes."""
 

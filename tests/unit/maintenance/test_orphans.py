@@ -21,6 +21,8 @@ from matyan.wire.codec import encode_envelope
 from matyan.wire.messages import BlobRef, CreateRun, Envelope, LogCustomObject, SetRunProperty
 from tests.support.pipeline import KINDS, RUN, TOPIC, Pipeline, pipeline
 
+pytestmark = pytest.mark.one_python
+
 HOUR = 3600.0
 DAY = 24 * HOUR
 LOOK = 6 * HOUR

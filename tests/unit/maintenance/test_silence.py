@@ -17,6 +17,8 @@ from matyan.store import deadletters
 from matyan.wire.messages import CreateRun, FinishRun, LogMetric, LogTerminalLine, SetRunProperty
 from tests.support.pipeline import KINDS, RUN, TOPIC, Pipeline, pipeline
 
+pytestmark = pytest.mark.one_python
+
 SILENT = 300.0
 EVERY = 30.0
 

@@ -19,6 +19,8 @@ from matyan.store import deadletters
 from matyan.wire.messages import CreateRun, LogMetric, SetRunProperty
 from tests.support.pipeline import KINDS, RUN, TOPIC, Pipeline, pipeline
 
+pytestmark = pytest.mark.one_python
+
 HOUR = 3600.0
 KEPT = 168 * HOUR
 LOOK = 12 * HOUR
