@@ -180,7 +180,7 @@ def _add_upkeep(commands: Any, name: str, run: upkeep.Command, text: str) -> arg
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    from matyan.settings import load  # noqa: PLC0415 - see the module's docstring
+    from matyan.configuration import load  # noqa: PLC0415 - see the module's docstring
 
     flags: dict[str, Any] = {
         "data.home": getattr(options, "home", None),
@@ -239,7 +239,7 @@ def _roles(_: argparse.Namespace) -> int:
 
 
 def _config_show(options: argparse.Namespace) -> int:
-    from matyan.settings import as_toml, differences  # noqa: PLC0415 - see the module's docstring
+    from matyan.configuration import as_toml, differences  # noqa: PLC0415 - see the module's docstring
 
     settings = _settings(options)
     if options.all:

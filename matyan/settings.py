@@ -1,13 +1,10 @@
-"""One frozen Struct tree: defaults < file < environment < flags.
+"""Everything an operator may tune, as one frozen Struct tree; `configuration.py` reads it from its sources.
 
-A component receives its own section. Every field has a type with its range, a default and a description; all faults of
-a configuration are reported at once.
+A component receives its own section. Every field has a type with its range, a default and a description.
 """
 
 from __future__ import annotations
 
-import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_type_hints
@@ -15,9 +12,6 @@ from typing import Annotated, Any, Final, Literal, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from matyan.errors import ConfigurationError
-
-PREFIX: Final = "MATYAN_"
 _ORIGIN: Final = r"^https?://[A-Za-z0-9.:\[\]-]+/?$"
 SECRET_CHARACTERS_MIN: Final = 32
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -50,11 +44,11 @@ class Secret:
         return hash(self._text)
 
 
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of one component."""
 
 
-class DataSettings(_Section, frozen=True):
+class DataSettings(Section, frozen=True):
     """Where the embedded engines keep their files."""
 
     home: Annotated[str, Meta(min_length=1, description="directory of all data of `matyan up`; also MATYAN_HOME")] = (
@@ -62,7 +56,7 @@ class DataSettings(_Section, frozen=True):
     )
 
 
-class HttpSettings(_Section, frozen=True):
+class HttpSettings(Section, frozen=True):
     """What is listened on, and who may call."""
 
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
@@ -92,7 +86,7 @@ class HttpSettings(_Section, frozen=True):
     ] = msgspec.field(default_factory=list)
 
 
-class KvSettings(_Section, frozen=True):
+class KvSettings(Section, frozen=True):
     """The key-value store."""
 
     uri: Annotated[
@@ -100,7 +94,7 @@ class KvSettings(_Section, frozen=True):
     ] = ""
 
 
-class FdbSettings(_Section, frozen=True):
+class FdbSettings(Section, frozen=True):
     """How to use FoundationDB, where kv.uri names its cluster file."""
 
     prefix: Annotated[
@@ -122,7 +116,7 @@ class FdbSettings(_Section, frozen=True):
     ] = 100
 
 
-class LogSettings(_Section, frozen=True):
+class LogSettings(Section, frozen=True):
     """The log between gateway and workers."""
 
     uri: Annotated[
@@ -131,7 +125,7 @@ class LogSettings(_Section, frozen=True):
     partitions: Annotated[int, Meta(ge=1, le=256, description="fixed when the log is made")] = 4
 
 
-class KafkaSettings(_Section, frozen=True):
+class KafkaSettings(Section, frozen=True):
     """How to talk with Kafka, where log.uri names it."""
 
     security_protocol: Annotated[
@@ -185,7 +179,7 @@ class KafkaSettings(_Section, frozen=True):
     ] = ""
 
 
-class SpillSettings(_Section, frozen=True):
+class SpillSettings(Section, frozen=True):
     """What a gateway does while Kafka is away: frames are kept on its own disk and forwarded when it is back."""
 
     path: Annotated[
@@ -199,13 +193,13 @@ class SpillSettings(_Section, frozen=True):
     ] = 3.0
 
 
-class BlobSettings(_Section, frozen=True):
+class BlobSettings(Section, frozen=True):
     """The object store."""
 
     uri: Annotated[str, Meta(description="file:///path or s3://bucket/prefix; empty: blobs under data.home")] = ""
 
 
-class S3Settings(_Section, frozen=True):
+class S3Settings(Section, frozen=True):
     """The S3 store that an s3:// URI leads to."""
 
     endpoint: Annotated[str, Meta(pattern=_ORIGIN, description="address of the store; http:// goes without TLS")] = (
@@ -226,7 +220,7 @@ class S3Settings(_Section, frozen=True):
     ca_file: Annotated[str, Meta(description="certificates (PEM) that vouch for the store; empty: the system's")] = ""
 
 
-class SecretsSettings(_Section, frozen=True):
+class SecretsSettings(Section, frozen=True):
     """What processes that work together sign and encrypt with."""
 
     keys: Annotated[
@@ -238,7 +232,7 @@ class SecretsSettings(_Section, frozen=True):
     ] = msgspec.field(default_factory=list)
 
 
-class IngestSettings(_Section, frozen=True):
+class IngestSettings(Section, frozen=True):
     """How the worker batches."""
 
     linger_seconds: Annotated[
@@ -247,7 +241,7 @@ class IngestSettings(_Section, frozen=True):
     records_max: Annotated[int, Meta(ge=1, le=10_000, description="most records of a partition in one slice")] = 1000
 
 
-class SweepSettings(_Section, frozen=True):
+class SweepSettings(Section, frozen=True):
     """When the jobs that tidy up take something for dead."""
 
     silent_seconds: Annotated[
@@ -278,14 +272,14 @@ class SweepSettings(_Section, frozen=True):
     ] = 168.0
 
 
-class QuerySettings(_Section, frozen=True):
+class QuerySettings(Section, frozen=True):
     """What searches may cost."""
 
     seconds: Annotated[float, Meta(gt=0.0, le=3600.0, description="time budget of one search")] = 60.0
     threads: Annotated[int, Meta(ge=1, le=64, description="threads for searches; a quarter of them for long ones")] = 4
 
 
-class CacheSettings(_Section, frozen=True):
+class CacheSettings(Section, frozen=True):
     """What each process that answers searches keeps in memory."""
 
     memory_mb: Annotated[
@@ -299,14 +293,14 @@ class CacheSettings(_Section, frozen=True):
     ] = 256
 
 
-class LoggingSettings(_Section, frozen=True):
+class LoggingSettings(Section, frozen=True):
     """What the process says on stderr."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least level shown")] = "info"
     format: Annotated[Literal["console", "json"], Meta(description="for people or for machines")] = "console"
 
 
-class Settings(_Section, frozen=True):
+class Settings(Section, frozen=True):
     """Everything an operator may tune."""
 
     data: DataSettings = DataSettings()
@@ -346,53 +340,9 @@ class Settings(_Section, frozen=True):
         return self.blob.uri or f"file://{self.home / 'blobs'}"
 
 
-SECTIONS: Final[Mapping[str, type[_Section]]] = {
-    field.name: field.type for field in msgspec.structs.fields(Settings) if issubclass(field.type, _Section)
+SECTIONS: Final[Mapping[str, type[Section]]] = {
+    field.name: field.type for field in msgspec.structs.fields(Settings) if issubclass(field.type, Section)
 }
-Values = dict[str, dict[str, Any]]
-
-
-ROLE_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "serve": {"http": {"extra_ports": []}},
-    "frontier": {"http": {"port": 53801, "extra_ports": []}},
-    "ingest": {"http": {"port": 9101, "extra_ports": []}},
-    "control": {"http": {"port": 9102, "extra_ports": []}},
-}
-"""Role -> where its defaults differ, so that all of them can stand on one machine."""
-
-
-def load(
-    *,
-    file: Path | None = None,
-    environ: Mapping[str, str] | None = None,
-    flags: Mapping[str, Any] | None = None,
-    role: str | None = None,
-) -> Settings:
-    """Read the settings: defaults < those of `role` < TOML `file` < environment < `flags` (`{"http.port": 1}`).
-
-    Raises:
-        ConfigurationError: with every fault, one a line, each with its path.
-    """
-    faults: list[str] = []
-    values: Values = {name: {} for name in SECTIONS}
-    _merge(values, ROLE_DEFAULTS.get(role or "", {}), faults)
-    _merge(values, _from_file(file, faults), faults)
-    _merge(values, _from_environment(os.environ if environ is None else environ, faults), faults)
-    for path, value in (flags or {}).items():
-        section, _, field = path.partition(".")
-        values[section][field] = value
-    sections = {name: _section(name, kind, values[name], faults) for name, kind in SECTIONS.items()}
-    settings = msgspec.structs.replace(Settings(), **sections)
-    faults += _contradictions(settings)
-    if faults:
-        raise ConfigurationError("\n".join(faults))
-    return settings
-
-
-def differences(settings: Settings) -> dict[str, Any]:
-    """Return what differs from the defaults: `{"http.port": 1}`."""
-    defaults = dict(items(Settings()))
-    return {path: value for path, value in items(settings) if value != defaults[path]}
 
 
 def items(settings: Settings) -> Iterator[tuple[str, Any]]:
@@ -403,110 +353,8 @@ def items(settings: Settings) -> Iterator[tuple[str, Any]]:
             yield f"{name}.{field}", getattr(section, field)
 
 
-def describe(section: type[_Section], field: str) -> str:
+def describe(section: type[Section], field: str) -> str:
     """Return the description of a field."""
     hint = get_type_hints(section, include_extras=True)[field]
     metas = [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Meta) and meta.description]
     return str(metas[-1].description)
-
-
-def as_toml(settings: Settings) -> str:
-    """Return a settings file with every value and what it means; `config/local.toml` is the one of the defaults."""
-    lines: list[str] = []
-    for name, kind in SECTIONS.items():
-        lines += ["", f"[{name}]"]
-        for field in kind.__struct_fields__:
-            value = getattr(getattr(settings, name), field)
-            lines += [f"# {describe(kind, field)}", f"{field} = {_toml_value(value)}"]
-    return "\n".join(lines[1:]) + "\n"
-
-
-def _toml_value(value: Any) -> str:
-    """Write text, numbers, booleans and lists of them: of these, JSON and TOML agree. A secret is not told."""
-    return msgspec.json.encode(value, enc_hook=str).decode()
-
-
-def _from_file(file: Path | None, faults: list[str]) -> Mapping[str, Any]:
-    if file is None:
-        return {}
-    try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except OSError as error:
-        faults.append(f"cannot read {file}: {error.strerror}")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        faults.append(f"{file} is no TOML: {error}")
-    return {}
-
-
-def _from_environment(environ: Mapping[str, str], faults: list[str]) -> Values:
-    """Read MATYAN_SECTION_FIELD. Names of other sections belong to others (the SDK) and are left alone."""
-    values: Values = {}
-    if home := environ.get("MATYAN_HOME"):
-        values["data"] = {"home": home}
-    for variable, text in environ.items():
-        section, _, field = variable.removeprefix(PREFIX).lower().partition("_")
-        if not variable.startswith(PREFIX) or section not in SECTIONS:
-            continue
-        if field not in SECTIONS[section].__struct_fields__:
-            faults.append(f"unknown setting {variable}: {section} has {', '.join(SECTIONS[section].__struct_fields__)}")
-            continue
-        hint = get_type_hints(SECTIONS[section])[field]
-        values.setdefault(section, {})[field] = _listed(text) if "list" in str(hint) else text
-    return values
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _merge(values: Values, more: Mapping[str, Any], faults: list[str]) -> None:
-    for name, section in more.items():
-        if name not in values:
-            faults.append(f"Object contains unknown field `{name}` - at `$`")
-        elif not isinstance(section, Mapping):
-            faults.append(f"Expected `object`, got `{type(section).__name__}` - at `$.{name}`")
-        else:
-            values[name].update(section)
-
-
-def _section(name: str, kind: type[_Section], values: Mapping[str, Any], faults: list[str]) -> _Section:
-    """Convert field by field, since msgspec stops at the first fault."""
-    hints = get_type_hints(kind, include_extras=True)
-    found: dict[str, Any] = {}
-    for field, value in values.items():
-        if field not in kind.__struct_fields__:
-            faults.append(f"Object contains unknown field `{field}` - at `$.{name}`")
-            continue
-        try:
-            found[field] = msgspec.convert(value, hints[field], strict=False, dec_hook=_secret)
-        except msgspec.ValidationError as error:
-            text, _, below = str(error).partition(" - at `$")
-            faults.append(f"{text} - at `$.{name}.{field}{below.rstrip('`')}`")
-    return kind(**found)
-
-
-def _secret(_: type, value: object) -> Secret:
-    """Convert what msgspec knows no type of; it adds the path to the error."""
-    if not isinstance(value, str):
-        raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
-    return Secret(value)
-
-
-def _contradictions(settings: Settings) -> Iterator[str]:
-    http = settings.http
-    if http.host not in LOOPBACK_HOSTS and not http.allow_remote:
-        yield (
-            f"http.host is {http.host}, which others can reach, and there is no login yet: whoever reaches the port "
-            "could read and delete everything. Keep 127.0.0.1 and use an SSH tunnel or a proxy with a login, or pass "
-            "--insecure-allow-remote (setting http.allow_remote) where the network itself is trusted"
-        )
-    ports = [port for port in (http.port, *http.extra_ports) if port]
-    if len(set(ports)) < len(ports):
-        yield f"http.port and http.extra_ports name a port twice: {', '.join(map(str, ports))}"
-    if bool(settings.s3.access_key) != bool(settings.s3.secret_key.reveal()):
-        yield "s3.access_key and s3.secret_key belong together: set both or none"
-    if any(len(key.reveal()) < SECRET_CHARACTERS_MIN for key in settings.secrets.keys):
-        yield f"secrets.keys holds a secret of less than {SECRET_CHARACTERS_MIN} characters, which could be guessed"
-    kafka = settings.kafka
-    if kafka.security_protocol.startswith("SASL") and not (kafka.user and kafka.password.reveal()):
-        yield f"kafka.security_protocol is {kafka.security_protocol}, which needs kafka.user and kafka.password"

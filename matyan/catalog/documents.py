@@ -10,8 +10,8 @@ import msgspec
 from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.ids import Project
 from matyan.store import keyspace
-from matyan.store.keyspace import Subspace
 from matyan.store.records import RecordCodec, clear_document, get_documents, put_document, read_documents
+from matyan.store.subspaces import Subspace
 
 DOCUMENT_ROWS_MAX: Final = 100
 """Rows that one scan of documents brings into memory: up to 90 kB each."""

@@ -17,7 +17,7 @@ class RunPlace(NamedTuple):
     number: RunNumber
 
 
-class Experiment(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+class Experiment(msgspec.Struct, array_like=True, frozen=True, kw_only=True, gc=False):
     """A named group of runs; every run has at most one."""
 
     id: str
@@ -28,7 +28,7 @@ class Experiment(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     created_at_seconds: float = 0.0
 
 
-class Tag(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+class Tag(msgspec.Struct, array_like=True, frozen=True, kw_only=True, gc=False):
     """A label that runs carry; archived tags are hidden from runs and queries."""
 
     id: str

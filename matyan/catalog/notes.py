@@ -11,8 +11,8 @@ from matyan.catalog.documents import DOCUMENT_ROWS_MAX
 from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.ids import Project, RunNumber
 from matyan.store import keyspace
-from matyan.store.keyspace import Subspace
 from matyan.store.records import RecordCodec, clear_document, get_documents, put_document, read_documents
+from matyan.store.subspaces import Subspace
 
 Owner = str | RunNumber
 """An experiment's id, or a run's number."""

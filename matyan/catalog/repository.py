@@ -12,9 +12,9 @@ from matyan.engines.kv.protocol import KvReader, KvTransaction, Pair
 from matyan.ids import Project
 from matyan.limits import SCAN_ROWS_MAX
 from matyan.store import changes, keyspace
-from matyan.store.keyspace import Subspace
 from matyan.store.records import RecordCodec
 from matyan.store.scans import scan_all
+from matyan.store.subspaces import Subspace
 
 E = TypeVar("E", Experiment, Tag)
 DECODED_MAX: Final = 4096

@@ -21,8 +21,8 @@ from matyan.runs import repository as runs
 from matyan.runs.changes import RUNS_PER_TRANSACTION, RunChanges, detach_experiment, detach_tag
 from matyan.runs.model import RunDocument
 from matyan.store import keyspace
-from matyan.store.keyspace import Subspace
 from matyan.store.parts import write_in_parts
+from matyan.store.subspaces import Subspace
 
 HasTime = Callable[[], bool]
 Detach = Callable[[KvTransaction, Project, RunNumber, RunDocument, str], bool]

@@ -23,7 +23,7 @@ from matyan.runs.graves import Graves
 from matyan.runs.tombstones import Due
 from matyan.sequences import repository as sequences
 from matyan.store import keyspace
-from matyan.store.keyspace import Subspace
+from matyan.store.subspaces import Subspace
 
 logger = logging.getLogger(__name__)
 

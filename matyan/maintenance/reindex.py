@@ -25,13 +25,13 @@ import numpy as np
 
 from matyan.engines.kv.protocol import KeyRange, KvEngine, KvReader, KvTransaction, Pair
 from matyan.ids import Project, RunNumber
-from matyan.limits import SCAN_ROWS_MAX
 from matyan.runs import entries
 from matyan.runs import repository as runs
 from matyan.runs.repository import Listed
 from matyan.sequences import repository as sequences
 from matyan.store import cursors, indexes, keyspace
 from matyan.store.parts import write_in_parts
+from matyan.store.scans import scan_all, scan_pages
 
 logger = logging.getLogger(__name__)
 
@@ -272,10 +272,7 @@ def _of_document(reader: KvReader, project: Project, number: RunNumber) -> dict[
 
 
 def _pages(kv: KvEngine, project: Project) -> Iterator[list[Pair]]:
-    begin, end = keyspace.children(keyspace.index(project))
-    while rows := kv.read(lambda reader: reader.scan(begin, end, rows_max=SCAN_ROWS_MAX)):  # noqa: B023 (called at once)
-        yield rows
-        begin = rows[-1][0] + b"\x00"
+    return scan_pages(kv, *keyspace.children(keyspace.index(project)))
 
 
 def _count_by_run(kv: KvEngine, project: Project) -> Counter[RunNumber]:
@@ -302,11 +299,8 @@ def _left_over(kv: KvEngine, project: Project, suspects: set[RunNumber]) -> Iter
 def _unwanted(reader: KvReader, *, project: Project, number: RunNumber, keys: Sequence[bytes]) -> list[bytes]:
     """Return which of some entries of a run are there and should not be."""
     is_settled = reader.get(keyspace.unsettled_run(project, number)) is None
-    wanted = _of_document(reader, project, number)
-    begin, end = _summaries(project, number)
-    while rows := reader.scan(begin, end, rows_max=SCAN_ROWS_MAX):
-        wanted |= sequences.stored_entries(rows, is_settled=is_settled)
-        begin = rows[-1][0] + b"\x00"
+    summaries = scan_all(reader, *_summaries(project, number))
+    wanted = _of_document(reader, project, number) | sequences.stored_entries(summaries, is_settled=is_settled)
     known = {indexes.entry_key(project, place, number) for place in wanted}
     return [
         key for key, value in zip(keys, reader.get_many(keys), strict=True) if value is not None and key not in known

@@ -10,15 +10,15 @@ from typing import Final
 from matyan.clock import Clock
 from matyan.engines.kv.protocol import KvEngine, KvTransaction
 from matyan.ids import Project, RunNumber
-from matyan.limits import SCAN_ROWS_MAX
 from matyan.runs import repository as runs
 from matyan.runs import signs
 from matyan.sequences import repository as sequences
 from matyan.sequences.model import Bucket
 from matyan.sequences.repository import SequenceRef
 from matyan.store import keyspace
-from matyan.store.keyspace import Subspace
 from matyan.store.parts import write_in_parts
+from matyan.store.scans import scan_pages
+from matyan.store.subspaces import Subspace
 
 QUIET_SECONDS: Final = 60.0
 """A run that has sent nothing for so long is settled although it has not ended."""
@@ -28,17 +28,15 @@ _TOKEN_BYTES: Final = 8
 
 def settle_quiet_runs(kv: KvEngine, project: Project, clock: Clock, *, all_runs: bool = False) -> int:
     """Settle every run that has ended or fallen quiet (or simply all); return how many."""
-    begin, end = keyspace.children(keyspace.subspace(project, Subspace.UNSETTLED_RUNS))
     quiet_before_ms = (clock.now_seconds() - QUIET_SECONDS) * 1000
     settled = 0
-    while rows := kv.read(lambda reader: reader.scan(begin, end, rows_max=SCAN_ROWS_MAX)):  # noqa: B023 (called at once)
+    for rows in scan_pages(kv, *keyspace.children(keyspace.subspace(project, Subspace.UNSETTLED_RUNS))):
         for key, value in rows:
             number = RunNumber(keyspace.last_number(key))
             is_quiet = signs.decode_ms(value) < quiet_before_ms
             if all_runs or is_quiet or _has_ended(kv, project, number):
                 _settle_run(kv, project, number, key)
                 settled += 1
-        begin = rows[-1][0] + b"\x00"
     return settled
 
 

@@ -17,8 +17,8 @@ from matyan.runs.model import RunDocument
 from matyan.sequences import repository as sequences
 from matyan.store import indexes, keyspace
 from matyan.store.deadletters import BLOB_PREFIX
-from matyan.store.keyspace import Subspace
-from matyan.store.scans import scan_all
+from matyan.store.scans import scan_all, scan_pages
+from matyan.store.subspaces import Subspace
 
 _ROWS_PER_READ: Final = 100
 """Of up to 100 kB each."""
@@ -147,11 +147,8 @@ def _measure(kv: KvEngine, ranges: Iterable[tuple[Subspace, KeyRange]]) -> dict[
 
 def _count(kv: KvEngine, where: KeyRange) -> Amount:
     """Count a range of any length; each page is read in a transaction of its own."""
-    amount, begin = Amount(), where.begin
-    while rows := kv.read(lambda reader: reader.scan(begin, where.end, rows_max=_ROWS_PER_READ)):  # noqa: B023 (called at once)
-        amount = amount.plus(Amount(len(rows), sum(len(key) + len(value) for key, value in rows)))
-        begin = rows[-1][0] + b"\x00"
-    return amount
+    pages = scan_pages(kv, *where, rows_max=_ROWS_PER_READ)
+    return total(Amount(len(rows), sum(len(key) + len(value) for key, value in rows)) for rows in pages)
 
 
 def _files(blobs: BlobEngine, prefix: str) -> Amount:

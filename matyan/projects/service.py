@@ -13,7 +13,6 @@ from matyan.catalog import repository as catalog
 from matyan.engines.kv.protocol import KeyRange, KvEngine
 from matyan.errors import InvalidArgumentError
 from matyan.ids import DEFAULT_PROJECT, Project
-from matyan.limits import SCAN_ROWS_MAX
 from matyan.projects import scanning
 from matyan.projects.vocabulary import VocabularyReader
 from matyan.runs import repository as runs
@@ -21,7 +20,8 @@ from matyan.runs.activity import Activity
 from matyan.sequences.model import Bucket
 from matyan.store import indexes, keyspace
 from matyan.store.indexes import Kind, is_complete
-from matyan.store.keyspace import Subspace
+from matyan.store.scans import scan_pages
+from matyan.store.subspaces import Subspace
 
 
 class PinnedSequence(msgspec.Struct, frozen=True):
@@ -117,8 +117,4 @@ class ProjectService:
                 return found
 
     def _count(self, where: KeyRange) -> int:
-        count, begin = 0, where.begin
-        while rows := self._kv.read(lambda reader: reader.scan(begin, where.end, rows_max=SCAN_ROWS_MAX)):  # noqa: B023 (called at once)
-            count += len(rows)
-            begin = rows[-1][0] + b"\x00"
-        return count
+        return sum(map(len, scan_pages(self._kv, *where)))

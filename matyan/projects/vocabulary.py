@@ -14,7 +14,6 @@ from typing import Any, Final, TypeVar
 
 from matyan.engines.kv.protocol import KeyRange, KvEngine, KvReader, Pair
 from matyan.ids import Project, RunNumber
-from matyan.limits import SCAN_ROWS_MAX
 from matyan.projects.model import ParamTree
 from matyan.runs import repository as runs
 from matyan.runs.entries import TYPES
@@ -23,6 +22,7 @@ from matyan.sequences import repository as sequences
 from matyan.sequences.model import Bucket, Summary
 from matyan.store import indexes, keyspace
 from matyan.store.indexes import NONE_CODE, SHAPE_BYTES, Class, Kind
+from matyan.store.scans import scan_pages
 from matyan.wire.codec import decode_tree
 
 T = TypeVar("T")
@@ -109,10 +109,8 @@ class VocabularyReader:
     def _unindexed(self, project: Project) -> Iterator[RunNumber]:
         """Yield the runs whose params have no entries."""
         begin = keyspace.index(project) + indexes.field_of(Kind.UNINDEXED)
-        end = indexes.after(begin)
-        while rows := self._kv.read(lambda reader: reader.scan(begin, end, rows_max=SCAN_ROWS_MAX)):  # noqa: B023 (called at once)
+        for rows in scan_pages(self._kv, begin, indexes.after(begin)):
             yield from (indexes.number_of(key) for key, _ in rows)
-            begin = rows[-1][0] + b"\x00"
 
     def _add_runs(self, project: Project, tree: ParamTree, numbers: Iterable[RunNumber]) -> None:
         for part in _parts(sorted(numbers)):

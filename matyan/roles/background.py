@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from matyan.engines.log.protocol import LogRecord, TopicPartition
 from matyan.roles.context import (
@@ -13,29 +13,15 @@ from matyan.roles.context import (
     Context,
     backlog_of,
     graves_of,
+    handover_of,
     leases_of,
     require_log,
     require_store,
-    run_changes_of,
 )
 from matyan.roles.gauges import sample_outbox
+from matyan.roles.jobs import standing_jobs
 from matyan.roles.runner import Built
 from matyan.roles.tidying import tidying_jobs
-
-FORGET_SECONDS: Final = 3600.0
-GATEWAYS_KEPT_SECONDS: Final = 90 * 86_400.0
-"""So long after its last record a gateway's spill may still be forwarded by somebody without repeats."""
-CHANGES_KEPT_SECONDS: Final = 3600.0
-"""Who reads the change feed less often begins anew."""
-TRIM_SECONDS: Final = 5.0
-SETTLE_SECONDS: Final = 10.0
-TEND_SECONDS: Final = 60.0
-FREE_SECONDS: Final = 1.0
-"""How often deletions are looked for that are due, and how long that may hold up the other jobs."""
-INDEX_SECONDS: Final = 1.0
-"""How often it is looked whether the index is complete, and how long making it may hold up the other jobs."""
-FREE_PATIENCE_SECONDS: Final = 10.0
-"""How old a deletion is when the job takes it on: most are done by then, at their event."""
 
 
 def build_follow(context: Context) -> Built:
@@ -59,7 +45,12 @@ def build_ingest(context: Context) -> Built:
     check_continuity(context.kv, context.log, DATA_TOPIC)
     measures = IngestMeasures(context.metrics, context.clock)
     applier = Applier(
-        kv=context.kv, log_id=context.log.log_id, blobs=context.blobs, measures=measures, clock=context.clock
+        kv=context.kv,
+        log_id=context.log.log_id,
+        blobs=context.blobs,
+        measures=measures,
+        clock=context.clock,
+        handover=handover_of(context),
     )
     ingest = context.settings.ingest
     service = ConsumerService(
@@ -119,75 +110,9 @@ def build_control(context: Context) -> Built:
 
 def build_sweep(context: Context) -> Built:
     """Make the periodic jobs."""
-    from matyan.entities.deletion import EntityDeletions  # noqa: PLC0415 - see the module's docstring
-    from matyan.ids import DEFAULT_PROJECT  # noqa: PLC0415
-    from matyan.maintenance.deletion import Deletions  # noqa: PLC0415
-    from matyan.maintenance.events import EVENTS_KEPT  # noqa: PLC0415
-    from matyan.maintenance.reindex import complete  # noqa: PLC0415
-    from matyan.maintenance.retention import trim_applied  # noqa: PLC0415
-    from matyan.maintenance.settle import settle_quiet_runs  # noqa: PLC0415
-    from matyan.store.changes import trim  # noqa: PLC0415
-    from matyan.store.gateways import forget_gateways  # noqa: PLC0415
-    from matyan.wire.topics import CONTROL_EVENTS  # noqa: PLC0415
-    from matyan.workers.periodic import Job, PeriodicService  # noqa: PLC0415
+    from matyan.workers.periodic import PeriodicService  # noqa: PLC0415 - see the module's docstring
 
-    kv, log, clock = context.kv, context.log, context.clock
-    deletions = Deletions(kv=kv, graves=graves_of(context), clock=clock)
-    entity_deletions = EntityDeletions(kv=kv, run_changes=run_changes_of(context))
-    jobs = [
-        Job(
-            name="free-deleted",
-            every_seconds=FREE_SECONDS,
-            run=lambda: deletions.free_due(
-                DEFAULT_PROJECT, seconds_max=FREE_SECONDS, patience_seconds=FREE_PATIENCE_SECONDS
-            ),
-            lease="free-deleted",
-        ),
-        Job(
-            name="detach-deleted",
-            every_seconds=FREE_SECONDS,
-            run=lambda: entity_deletions.finish_all(seconds_max=FREE_SECONDS),
-            lease="detach-deleted",
-        ),
-        Job(
-            name="trim-log",
-            every_seconds=TRIM_SECONDS,
-            run=lambda: trim_applied(kv, log, DATA_TOPIC),
-            lease="trim-log",
-        ),
-        Job(
-            name="trim-events",
-            every_seconds=TEND_SECONDS,
-            run=lambda: trim_applied(kv, log, CONTROL_EVENTS, keep_records=EVENTS_KEPT),
-            lease="trim-events",
-        ),
-        Job(name="tend-store", every_seconds=TEND_SECONDS, run=kv.tend),
-        Job(
-            name="settle-runs",
-            every_seconds=SETTLE_SECONDS,
-            run=lambda: settle_quiet_runs(kv, DEFAULT_PROJECT, clock),
-            lease="settle-runs",
-        ),
-        Job(
-            name="complete-index",
-            every_seconds=INDEX_SECONDS,
-            run=lambda: complete(kv, DEFAULT_PROJECT, seconds_max=INDEX_SECONDS),
-            lease="complete-index",
-        ),
-        Job(
-            name="trim-changes",
-            every_seconds=TEND_SECONDS,
-            run=lambda: trim(kv, DEFAULT_PROJECT, now_seconds=clock.now_seconds(), keep_seconds=CHANGES_KEPT_SECONDS),
-            lease="trim-changes",
-        ),
-        Job(
-            name="forget-gateways",
-            every_seconds=FORGET_SECONDS,
-            run=lambda: forget_gateways(kv, int((clock.now_seconds() - GATEWAYS_KEPT_SECONDS) * 1000)),
-            lease="forget-gateways",
-        ),
-        *tidying_jobs(context),
-    ]
+    jobs = [*standing_jobs(context), *tidying_jobs(context)]
     return Built(PeriodicService("sweep", jobs, metrics=context.metrics, leases=leases_of(context)))
 
 

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,25 +28,18 @@ def locked_home(home: Path) -> Iterator[None]:
     Raises:
         ConfigurationError: another process holds it (the message says which), or it cannot be written.
     """
-    try:
-        home.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
-    except OSError as error:
-        raise ConfigurationError(f"cannot use the data directory {home}: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise ConfigurationError(
-                f"the data in {home} is in use by another matyan, process {holder}; "
-                "stop that one, or use other data with --home (MATYAN_HOME)"
-            ) from error
+
+    def refusal(descriptor: int) -> str:
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        return (
+            f"the data in {home} is in use by another matyan, process {holder}; "
+            "stop that one, or use other data with --home (MATYAN_HOME)"
+        )
+
+    with _locked(home, "lock", fcntl.LOCK_EX, refusal) as descriptor:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -58,18 +51,32 @@ def writing_home(home: Path, *, alone: bool = False) -> Iterator[None]:
     Raises:
         ConfigurationError: others write, or replace the files, now; or the directory cannot be written.
     """
+    other = "an import writes to it" if alone else "`matyan compact` rewrites it"
+    refusal = f"the store in {home} cannot be used now: {other}; wait for its end"
+    with _locked(home, "writers", fcntl.LOCK_EX if alone else fcntl.LOCK_SH, lambda _: refusal):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(home: Path, name: str, kind: int, refusal: Callable[[int], str]) -> Iterator[int]:
+    """Hold a lock on a file of the data directory, both made when there are none; yield its descriptor.
+
+    Args:
+        name: of the file.
+        kind: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
+        refusal: returns what is said when another process holds it, given the descriptor of the file.
+    """
     try:
         home.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        descriptor = os.open(home / "writers", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
+        descriptor = os.open(home / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
     except OSError as error:
         raise ConfigurationError(f"cannot use the data directory {home}: {error.strerror}") from error
     try:
         try:
-            fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            other = "an import writes to it" if alone else "`matyan compact` rewrites it"
-            raise ConfigurationError(f"the store in {home} cannot be used now: {other}; wait for its end") from error
-        yield
+            raise ConfigurationError(refusal(descriptor)) from error
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from matyan.roles.context import DATA_TOPIC, Context, graves_of
@@ -32,19 +33,14 @@ def tidying_jobs(context: Context) -> Sequence[Job]:
 
 def _letter_jobs(context: Context) -> Sequence[Job]:
     from matyan.maintenance.letters import LetterReport, LetterRetries, trim_notices  # noqa: PLC0415
-    from matyan.workers.periodic import Job  # noqa: PLC0415
+    from matyan.workers.periodic import Job, leased  # noqa: PLC0415
 
     retries = LetterRetries(kv=context.kv, blobs=context.blobs, producer=context.log.producer(), topic=DATA_TOPIC)
     report = LetterReport(kv=context.kv, metrics=context.metrics)
     return [
-        Job(name="retry-letters", every_seconds=RETRY_SECONDS, run=retries.send_asked, lease="retry-letters"),
+        leased("retry-letters", RETRY_SECONDS, retries.send_asked),
         Job(name="report-letters", every_seconds=REPORT_SECONDS, run=report.run),  # a gauge of every process
-        Job(
-            name="trim-letters",
-            every_seconds=REPORT_SECONDS,
-            run=lambda: trim_notices(context.log),
-            lease="trim-letters",
-        ),
+        leased("trim-letters", REPORT_SECONDS, partial(trim_notices, context.log)),
     ]
 
 
@@ -54,7 +50,7 @@ def _run_jobs(context: Context) -> Sequence[Job]:
     from matyan.maintenance.silence import Silence  # noqa: PLC0415
     from matyan.maintenance.tombstones import TombstoneExpiry  # noqa: PLC0415
     from matyan.maintenance.watch import Watch  # noqa: PLC0415
-    from matyan.workers.periodic import Job  # noqa: PLC0415
+    from matyan.workers.periodic import leased  # noqa: PLC0415
 
     settings = context.settings.sweep
     kv, clock = context.kv, context.clock
@@ -69,31 +65,16 @@ def _run_jobs(context: Context) -> Sequence[Job]:
         graces=Graces(unknown_seconds=settings.orphan_hours * HOUR_SECONDS),
     )
     jobs = [
-        Job(name="watch-horizon", every_seconds=WATCH_SECONDS, run=watch.look, lease="watch-horizon"),
-        Job(
-            name="expire-tombstones",
-            every_seconds=EXPIRE_SECONDS,
-            run=lambda: expiry.expire(DEFAULT_PROJECT, seconds_max=SWEEP_SECONDS),
-            lease="expire-tombstones",
-        ),
-        Job(
-            name="free-orphans",
-            every_seconds=ORPHANS_SECONDS,
-            run=lambda: orphans.sweep_some(DEFAULT_PROJECT, seconds_max=SWEEP_SECONDS),
-            lease="free-orphans",
+        leased("watch-horizon", WATCH_SECONDS, watch.look),
+        leased("expire-tombstones", EXPIRE_SECONDS, partial(expiry.expire, DEFAULT_PROJECT, seconds_max=SWEEP_SECONDS)),
+        leased(
+            "free-orphans", ORPHANS_SECONDS, partial(orphans.sweep_some, DEFAULT_PROJECT, seconds_max=SWEEP_SECONDS)
         ),
     ]
     if settings.silent_seconds:
         silence = Silence(kv=kv, horizon=_horizon(context).measure, clock=clock, silent_seconds=settings.silent_seconds)
         every = min(LISTEN_SECONDS_MAX, settings.silent_seconds / LISTENS_PER_SILENCE)
-        jobs.append(
-            Job(
-                name="mark-silent",
-                every_seconds=every,
-                run=lambda: silence.mark_silent(DEFAULT_PROJECT),
-                lease="mark-silent",
-            )
-        )
+        jobs.append(leased("mark-silent", every, partial(silence.mark_silent, DEFAULT_PROJECT)))
     return jobs
 
 

@@ -7,41 +7,42 @@ finds it gone. Only to be used while `is_complete` says so, in the same transact
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from matyan.catalog import repository as catalog
 from matyan.catalog.model import Experiment, Tag
-from matyan.engines.kv.protocol import KeyRange, KvReader, Pair
+from matyan.engines.kv.protocol import KeyRange, KvReader
 from matyan.engines.kv.tuples import pack
 from matyan.ids import Project
-from matyan.limits import SCAN_ROWS_MAX
 from matyan.runs.model import SYSTEM_PARAMS
+from matyan.runs.rows import (
+    NO_NUMBERS,
+    Numbers,
+    Rows,
+    TooManyRowsError,
+    ascending,
+    entry_numbers,
+    entry_range,
+    listed_numbers,
+)
 from matyan.runs.spans import Codes, Field, Scalar, Span, any_contains, codes_of, equal_to, starting_with
 from matyan.sequences.model import BUCKET_OF_WORD, Bucket
 from matyan.store import indexes, keyspace
-from matyan.store.indexes import NONE_CODE, NUMBER_BYTES, Kind, is_complete
-from matyan.store.keyspace import Subspace
+from matyan.store.indexes import NONE_CODE, Kind, is_complete
+from matyan.store.subspaces import Subspace
 
 __all__ = ["Field", "Kind", "Match", "Numbers", "Scalar", "Span", "equal_to", "find", "is_complete", "starting_with"]
-
-Numbers = NDArray[np.uint64]
 
 CONTEXTS_MAX: Final = 64
 """Of a metric that is looked for in any context: each is a range of its own."""
 _MICROSECONDS: Final = 1_000_000
-_NUMBER_OF: Final = itemgetter(slice(-NUMBER_BYTES, None))
 RANGES_MAX: Final = 2048
 """Of one field, in all contexts together."""
-_LISTS_MAX: Final = 2
-"""Ranges that are read besides those of spans; see `_duration`."""
 _TEXTS: Final = b"\x02"
 """What a name in a key begins with that is written out; digests come before."""
-_NO_NUMBERS: Final[Numbers] = np.empty(0, np.uint64)
 
 
 class Match(NamedTuple):
@@ -64,8 +65,8 @@ def find(reader: KvReader, project: Project, field: Field, spans: Sequence[Span]
         None when there is no index for this, or when more than `rows_max` entries or ranges would have to be read.
     """
     try:
-        return _FINDERS[field.kind](_Rows(reader, rows_max), project, field, spans)
-    except _TooManyRowsError:
+        return _FINDERS[field.kind](Rows(reader, rows_max), project, field, spans)
+    except TooManyRowsError:
         return None
 
 
@@ -80,76 +81,10 @@ def contexts_of(
     """
     if not is_complete(reader, project):
         return None
-    fields = _contexts(
-        _Rows(reader, contexts_max + 1), project, Field(Kind.SEQUENCE, (bucket.word, name)), contexts_max
-    )
+    fields = _contexts(Rows(reader, contexts_max + 1), project, Field(Kind.SEQUENCE, (bucket.word, name)), contexts_max)
     found = [indexes.read_parts(field, len((Kind.SEQUENCE, bucket)))[0][-1] for field in fields]
     texts = frozenset(text for text in found if isinstance(text, str))
     return texts if len(texts) == len(found) <= contexts_max else None
-
-
-# ---- reading entries
-
-
-class _TooManyRowsError(Exception):
-    """More rows would be read than allowed."""
-
-
-class _Rows:
-    """Reads ranges to their end, up to so many rows in all."""
-
-    def __init__(self, reader: KvReader, rows_max: int) -> None:
-        self.reader = reader
-        self._left = rows_max
-
-    def read(self, ranges: Sequence[KeyRange]) -> list[list[Pair]]:
-        """Return the rows of each range, all first pages in one round trip."""
-        self.require(len(ranges) - _LISTS_MAX)
-        ranges = [where if where.begin < where.end else KeyRange(where.begin, where.begin) for where in ranges]
-        if not ranges:
-            return []
-        size = min(SCAN_ROWS_MAX, self._left // len(ranges) + 1)
-        pages = self.reader.scan_many(ranges, rows_max=size)
-        self.charge(sum(map(len, pages)))
-        for page, (_, end) in zip(pages, ranges, strict=True):
-            wanted, found = size, len(page)
-            while found == wanted:
-                wanted = min(SCAN_ROWS_MAX, self._left + 1)
-                rows = self.reader.scan(page[-1][0] + b"\x00", end, rows_max=wanted)
-                found = len(rows)
-                self.charge(found)
-                page.extend(rows)
-        return pages
-
-    @property
-    def left(self) -> int:
-        """How many rows may still be read."""
-        return self._left
-
-    def require(self, reads: int) -> None:
-        """Refuse what takes more reads than rows may be read, as a range without any row costs one, too."""
-        if reads > self._left:
-            raise _TooManyRowsError
-
-    def charge(self, rows: int) -> None:
-        """Count rows that were read."""
-        self.require(rows)
-        self._left -= rows
-
-    def seek(self, where: KeyRange) -> bytes | None:
-        """Return the first key of a range."""
-        rows = self.reader.scan(*where, rows_max=1)
-        self.charge(1)
-        return rows[0][0] if rows else None
-
-
-def _numbers_of(keys: Iterable[bytes]) -> Numbers:
-    """Return the runs of entries, in their order."""
-    return np.frombuffer(b"".join(map(_NUMBER_OF, keys)), ">u8").astype(np.uint64)
-
-
-def _ascending(parts: Sequence[Numbers]) -> Numbers:
-    return np.unique(np.concatenate(parts)) if parts else _NO_NUMBERS
 
 
 def _also(match: Match, more: Numbers) -> Match:
@@ -169,58 +104,56 @@ class _Found(NamedTuple):
     listed: list[list[bytes]]
 
 
-def _by_value(
-    rows: _Rows, project: Project, fields: Sequence[bytes], spans: Sequence[Span], *lists: KeyRange
-) -> _Found:
+def _by_value(rows: Rows, project: Project, fields: Sequence[bytes], spans: Sequence[Span], *lists: KeyRange) -> _Found:
     """Look into the entries of fields, each given as its kind and path, and into other ranges at the same time."""
     if len(fields) * len(spans) > RANGES_MAX:
-        raise _TooManyRowsError
+        raise TooManyRowsError
     codes = [found for found in map(codes_of, spans) if found is not None]
     bases = [(keyspace.index(project) + field, found) for field in fields for found in codes]
     pages = rows.read([*lists, *(KeyRange(base + found.begin, base + found.end) for base, found in bases)])
     all_keys = [[key for key, _ in page] for page in pages]
     numbers, sure = [], []
     for (base, found), keys in zip(bases, all_keys[len(lists) :], strict=True):
-        these = _numbers_of(keys)
+        these = entry_numbers(keys)
         begin, end = bisect_left(keys, base + found.sure_begin), bisect_left(keys, base + found.sure_end)
         numbers.append(these)
         sure.append(these[begin:end])
-    return _Found(Match(_ascending(numbers), _ascending(sure)), all_keys[: len(lists)])
+    return _Found(Match(ascending(numbers), ascending(sure)), all_keys[: len(lists)])
 
 
-def _plain(rows: _Rows, project: Project, field: Field, spans: Sequence[Span]) -> Match:
+def _plain(rows: Rows, project: Project, field: Field, spans: Sequence[Span]) -> Match:
     """NAME, ENDED: one entry a run."""
     return _by_value(rows, project, [indexes.field_of(field.kind)], spans).match
 
 
-def _duration(rows: _Rows, project: Project, _field: Field, spans: Sequence[Span]) -> Match:
+def _duration(rows: Rows, project: Project, _field: Field, spans: Sequence[Span]) -> Match:
     own = indexes.field_of(Kind.DURATION)
     active = keyspace.subspace(project, Subspace.ACTIVE_RUNS)
     match, (endless, running) = _by_value(
-        rows, project, [own], spans, _entries(project, own + NONE_CODE), keyspace.children(active)
+        rows, project, [own], spans, entry_range(project, own + NONE_CODE), keyspace.children(active)
     )
-    return _also(match, _ascending([_numbers_of(endless), _list_numbers(running, len(active))]))
+    return _also(match, ascending([entry_numbers(endless), listed_numbers(running, len(active))]))
 
 
-def _param(rows: _Rows, project: Project, field: Field, spans: Sequence[Span]) -> Match | None:
+def _param(rows: Rows, project: Project, field: Field, spans: Sequence[Span]) -> Match | None:
     if not field.path or field.path[0] == SYSTEM_PARAMS:
         return None
     own = indexes.field_of(Kind.PARAM, field.path)
-    match, (unindexed,) = _by_value(rows, project, [own], spans, _entries(project, indexes.field_of(Kind.UNINDEXED)))
-    return _also(match, _numbers_of(unindexed))
+    match, (unindexed,) = _by_value(rows, project, [own], spans, entry_range(project, indexes.field_of(Kind.UNINDEXED)))
+    return _also(match, entry_numbers(unindexed))
 
 
-def _sequence(rows: _Rows, project: Project, field: Field, spans: Sequence[Span]) -> Match | None:
+def _sequence(rows: Rows, project: Project, field: Field, spans: Sequence[Span]) -> Match | None:
     if len(field.path) == len(("bucket",)):
         return _sequences_called(rows, project, field, spans)
     if not any_contains(spans, value=True):
-        return Match(_NO_NUMBERS, _NO_NUMBERS)
-    (page,) = rows.read([_entries(project, _sequence_field(field))])
-    numbers = _ascending([_numbers_of(key for key, _ in page)])
+        return Match(NO_NUMBERS, NO_NUMBERS)
+    (page,) = rows.read([entry_range(project, _sequence_field(field))])
+    numbers = ascending([entry_numbers(key for key, _ in page)])
     return Match(numbers, numbers)
 
 
-def _sequences_called(rows: _Rows, project: Project, field: Field, spans: Sequence[Span]) -> Match:
+def _sequences_called(rows: Rows, project: Project, field: Field, spans: Sequence[Span]) -> Match:
     """SEQUENCE of any name in the spans. A digest stands for a long name, so all of these are among the numbers."""
     own = keyspace.index(project) + bytes((Kind.SEQUENCE, BUCKET_OF_WORD[field.path[0]]))
     ranges = [KeyRange(own, own + _TEXTS)]
@@ -232,11 +165,11 @@ def _sequences_called(rows: _Rows, project: Project, field: Field, spans: Sequen
             else _text_item(str(high))[:-1] + (b"\x00\xff" if includes_high else b"")
         )
         ranges.append(KeyRange(begin, end))
-    found = [_numbers_of(key for key, _ in page) for page in rows.read(ranges)]
-    return Match(_ascending(found), _NO_NUMBERS)
+    found = [entry_numbers(key for key, _ in page) for page in rows.read(ranges)]
+    return Match(ascending(found), NO_NUMBERS)
 
 
-def _summary(rows: _Rows, project: Project, field: Field, spans: Sequence[Span]) -> Match | None:
+def _summary(rows: Rows, project: Project, field: Field, spans: Sequence[Span]) -> Match | None:
     """LAST, MINIMUM, MAXIMUM."""
     if BUCKET_OF_WORD[field.path[0]] != Bucket.METRIC:
         return None
@@ -247,7 +180,7 @@ def _summary(rows: _Rows, project: Project, field: Field, spans: Sequence[Span])
     waiting = keyspace.subspace(project, Subspace.UNSETTLED_RUNS)
     fields = [own + name[1:] for name in names]
     match, (keys,) = _by_value(rows, project, fields, spans, keyspace.children(waiting))
-    unsettled = _list_numbers(keys, len(waiting))
+    unsettled = listed_numbers(keys, len(waiting))
     return _also(match._replace(sure=np.setdiff1d(match.sure, unsettled, assume_unique=True)), unsettled)
 
 
@@ -256,10 +189,10 @@ def _sequence_field(field: Field) -> bytes:
     return indexes.sequence_field(Kind.SEQUENCE, BUCKET_OF_WORD[word], name, *context)
 
 
-def _contexts(rows: _Rows, project: Project, field: Field, contexts_max: int = CONTEXTS_MAX) -> list[bytes]:
+def _contexts(rows: Rows, project: Project, field: Field, contexts_max: int = CONTEXTS_MAX) -> list[bytes]:
     """Return the fields of SEQUENCE of each context that the sequence has in some run; one too many at most."""
     prefix = keyspace.index(project)
-    begin, end = _entries(project, _sequence_field(field))
+    begin, end = entry_range(project, _sequence_field(field))
     found: list[bytes] = []
     while len(found) <= contexts_max and (key := rows.seek(KeyRange(begin, end))) is not None:
         _, at = indexes.read_parts(key, len(prefix) + 2)
@@ -268,22 +201,22 @@ def _contexts(rows: _Rows, project: Project, field: Field, contexts_max: int = C
     return found
 
 
-def _archived(rows: _Rows, project: Project, field: Field, spans: Sequence[Span]) -> Match | None:
+def _archived(rows: Rows, project: Project, field: Field, spans: Sequence[Span]) -> Match | None:
     return None if any_contains(spans, value=False) else _plain(rows, project, field, spans)
 
 
-def _active(rows: _Rows, project: Project, _field: Field, spans: Sequence[Span]) -> Match | None:
+def _active(rows: Rows, project: Project, _field: Field, spans: Sequence[Span]) -> Match | None:
     if any_contains(spans, value=False):
         return None
     if not any_contains(spans, value=True):
-        return Match(_NO_NUMBERS, _NO_NUMBERS)
+        return Match(NO_NUMBERS, NO_NUMBERS)
     base = keyspace.subspace(project, Subspace.ACTIVE_RUNS)
     (page,) = rows.read([keyspace.children(base)])
-    numbers = _list_numbers([key for key, _ in page], len(base))
+    numbers = listed_numbers([key for key, _ in page], len(base))
     return Match(numbers, numbers)
 
 
-def _hash(rows: _Rows, project: Project, _field: Field, spans: Sequence[Span]) -> Match:
+def _hash(rows: Rows, project: Project, _field: Field, spans: Sequence[Span]) -> Match:
     base = keyspace.subspace(project, Subspace.RUN_NUMBERS)
     ranges = [where for span in spans if (where := _text_range(base, span)) is not None]
     found = [value for page in rows.read(ranges) for _, value in page]
@@ -308,18 +241,18 @@ def _text_item(text: str) -> bytes:
     return b"\x02" + text.encode("utf-8", "surrogatepass").replace(b"\x00", b"\x00\xff") + b"\x00"
 
 
-def _created(rows: _Rows, project: Project, _field: Field, spans: Sequence[Span]) -> Match:
+def _created(rows: Rows, project: Project, _field: Field, spans: Sequence[Span]) -> Match:
     base = keyspace.subspace(project, Subspace.RUNS_BY_TIME)
     ranges = [where for span in spans if (where := _time_codes(span)) is not None]
     pages = rows.read([KeyRange(base + where.begin, base + where.end) for where in ranges])
     numbers, sure = [], []
     for where, page in zip(ranges, pages, strict=True):
         keys = [key for key, _ in page]
-        these = place_numbers(keys, len(base))
+        these = keyspace.place_number_array(keys, len(base))
         begin, end = bisect_left(keys, base + where.sure_begin), bisect_left(keys, base + where.sure_end)
         numbers.append(these)
         sure.append(these[begin:end])
-    return Match(_ascending(numbers), _ascending(sure))
+    return Match(ascending(numbers), ascending(sure))
 
 
 def _time_codes(span: Span) -> Codes | None:
@@ -352,19 +285,21 @@ def _time_code(seconds: float | str) -> bytes | None:
         return b"\xfe" if seconds > 0 else b"\x01"
 
 
-def _entity(rows: _Rows, project: Project, field: Field, spans: Sequence[Span]) -> Match:
+def _entity(rows: Rows, project: Project, field: Field, spans: Sequence[Span]) -> Match:
     """EXPERIMENT, TAG: by name to id to runs, so that renaming needs no index."""
     space = Subspace.EXPERIMENT_RUNS if field.kind is Kind.EXPERIMENT else Subspace.TAG_RUNS
     ids = [one.id for one in _named(rows, project, field.kind, spans)]
     bases = [keyspace.entity(project, space, entity_id) for entity_id in ids]
     pages = rows.read([keyspace.children(base) for base in bases])
-    numbers = _ascending(
-        [place_numbers([key for key, _ in page], len(base)) for base, page in zip(bases, pages, strict=True)]
-    )
+    found = [
+        keyspace.place_number_array([key for key, _ in page], len(base))
+        for base, page in zip(bases, pages, strict=True)
+    ]
+    numbers = ascending(found)
     return Match(numbers, numbers)
 
 
-def _named(rows: _Rows, project: Project, kind: Kind, spans: Sequence[Span]) -> list[Experiment | Tag]:
+def _named(rows: Rows, project: Project, kind: Kind, spans: Sequence[Span]) -> list[Experiment | Tag]:
     """Return the experiments, or the tags that are not archived, whose names lie in the spans."""
     rows.require(len(spans))
     names = [span.low for span in spans if isinstance(span.low, str) and span == equal_to(span.low)]
@@ -380,24 +315,7 @@ def _named(rows: _Rows, project: Project, kind: Kind, spans: Sequence[Span]) -> 
     return [one for one in found if any_contains(spans, one.name)]
 
 
-def _list_numbers(keys: Sequence[bytes], at: int) -> Numbers:
-    """Return the runs of keys that have nothing but a number from `at` on."""
-    # An element of a tuple: a byte that tells its length, then the number.
-    return np.array([int.from_bytes(key[at + 1 :], "big") for key in keys], np.uint64)
-
-
-def place_numbers(keys: Sequence[bytes], at: int) -> Numbers:
-    """Return the runs of keys that end with a time, from `at` on, and a number."""
-    return np.array(keyspace.place_numbers(keys, at), np.uint64)
-
-
-def _entries(project: Project, place: bytes) -> KeyRange:
-    """Return the range of the entries whose places begin with `place`."""
-    prefix = keyspace.index(project) + place
-    return KeyRange(prefix, indexes.after(prefix))
-
-
-_FINDERS: Final[Mapping[Kind, Callable[[_Rows, Project, Field, Sequence[Span]], Match | None]]] = {
+_FINDERS: Final[Mapping[Kind, Callable[[Rows, Project, Field, Sequence[Span]], Match | None]]] = {
     Kind.HASH: _hash,
     Kind.NAME: _plain,
     Kind.CREATED: _created,

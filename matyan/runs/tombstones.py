@@ -15,8 +15,8 @@ from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.ids import Project, RunId, RunNumber
 from matyan.runs.model import EditMark
 from matyan.store import keyspace
-from matyan.store.keyspace import Subspace
 from matyan.store.records import RecordCodec
+from matyan.store.subspaces import Subspace
 
 LATE_NOTE_SECONDS: Final = 3600.0
 """A client that goes on with a deleted run is noted no more often than this."""

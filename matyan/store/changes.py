@@ -15,10 +15,10 @@ import msgspec
 from matyan.engines.kv.protocol import KvEngine, KvReader, KvTransaction
 from matyan.engines.kv.tuples import pack, unpack
 from matyan.ids import Project
-from matyan.limits import SCAN_ROWS_MAX
 from matyan.store import cursors, keyspace
-from matyan.store.keyspace import Subspace
 from matyan.store.records import RecordCodec
+from matyan.store.scans import scan_pages
+from matyan.store.subspaces import Subspace
 
 _STAMP_BYTES: Final = 10
 _CURSOR: Final = "trim-changes/"
@@ -90,9 +90,9 @@ def _clear_before(kv: KvEngine, project: Project, place: bytes) -> int:
     """Clear the notes before a place, so many per transaction that no other writer waits long."""
     begin, _ = keyspace.children(keyspace.changes(project))
     trimmed = 0
-    while rows := kv.read(lambda reader: reader.scan(begin, place, rows_max=SCAN_ROWS_MAX)):
-        last = rows[-1][0]
-        kv.write(lambda tx, last=last: tx.clear_range(begin, last + b"\x00"))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+    for rows in scan_pages(kv, begin, place):
+        end = rows[-1][0] + b"\x00"
+        kv.write(lambda tx, end=end: tx.clear_range(begin, end))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
         trimmed += len(rows)
     return trimmed
 

@@ -15,9 +15,9 @@ import msgspec
 
 from matyan.engines.kv.protocol import KvEngine, KvReader, KvTransaction, Pair
 from matyan.engines.log.protocol import TopicPartition
-from matyan.limits import SCAN_ROWS_MAX
 from matyan.store import keyspace
 from matyan.store.records import RecordCodec
+from matyan.store.scans import scan_pages
 
 MISSING_MAX: Final = 256
 """Gaps remembered for a source. A source's records come in order, so what was overtaken is what its log refused; when
@@ -85,12 +85,7 @@ def forget_gateways(kv: KvEngine, before_ms: int) -> int:
 
     What comes again of such a source after that is applied again.
     """
-    forgotten = 0
-    begin, end = keyspace.gateways()
-    while pairs := kv.read(lambda reader: reader.scan(begin, end, rows_max=SCAN_ROWS_MAX)):  # noqa: B023 (called at once)
-        forgotten += _forget_old(kv, pairs, before_ms)
-        begin = pairs[-1][0] + b"\x00"
-    return forgotten
+    return sum(_forget_old(kv, pairs, before_ms) for pairs in scan_pages(kv, *keyspace.gateways()))
 
 
 def _forget_old(kv: KvEngine, pairs: Sequence[Pair], before_ms: int) -> int:

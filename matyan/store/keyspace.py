@@ -1,138 +1,31 @@
-"""The map of the database: table of subspaces, and the one place where keys are made.
+"""The one place where keys are made, and read again; `subspaces.py` has the map of them.
 
-Every key begins with the project; what belongs to no project begins with the empty text. `docs/reference/keyspace.md`
-is generated from the table.
+Every key begins with the project; what belongs to no project begins with the empty text.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from enum import IntEnum
 from functools import lru_cache
-from typing import Final, NamedTuple
+from operator import itemgetter
+from typing import Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from matyan.engines.kv.protocol import KeyRange
 from matyan.engines.kv.tuples import pack, unpack
 from matyan.ids import Project, RunId, RunNumber
+from matyan.store.subspaces import Subspace
 
 _SYSTEM: Final = ""
 _SEVEN_BYTES: Final = 0x1B
 """First byte of a packed integer of seven bytes, see `engines/kv/tuples.py`."""
+_TIME_BYTES: Final = 8
+"""Of such a one; of a number, the first byte tells its length."""
 _HOT_KEYS_MAX: Final = 65_536
 """Keys of sequences being written are asked for with every slice."""
-
-
-class Subspace(IntEnum):
-    """Second element of every key. Numbers are for ever; gaps are for neighbours to come.
-
-    32 and 42 held runs of experiments and tags in another order before the first release: they are not used again.
-    """
-
-    APPLIED = 2
-    DEAD_LETTERS = 3
-    OUTBOX = 4
-    LEASES = 5
-    GATEWAYS = 6
-    CURSORS = 7
-    DEAD_LETTER_RETRIES = 8
-    RUN_COUNTER = 10
-    RUN_NUMBERS = 11
-    RUNS = 12
-    SYSTEM_PARAMS = 13
-    RUNS_BY_TIME = 14
-    ACTIVE_RUNS = 15
-    UNSETTLED_RUNS = 16
-    TOMBSTONES = 17
-    DELETIONS = 18
-    LAST_SEEN = 19
-    SUMMARIES = 20
-    POINTS = 21
-    ITEMS = 22
-    TERMINALS = 23
-    CRASHED_RUNS = 24
-    EXPERIMENTS = 30
-    EXPERIMENT_NAMES = 31
-    EXPERIMENT_RUNS = 33
-    EXPERIMENT_DELETIONS = 34
-    TAGS = 40
-    TAG_NAMES = 41
-    TAG_RUNS = 43
-    TAG_DELETIONS = 44
-    APPS = 50
-    DASHBOARDS = 51
-    REPORTS = 52
-    NOTE_COUNTER = 53
-    RUN_NOTES = 54
-    EXPERIMENT_NOTES = 55
-    PINNED_SEQUENCES = 56
-    IMPORTS = 60
-    INDEX = 70
-    INDEX_STATE = 71
-    CHANGES = 80
-    CLEARED_RUNS = 81
-
-
-class Row(NamedTuple):
-    """One line of the map."""
-
-    owner: str
-    key: str
-    value: str
-
-
-TABLE: Final = {
-    Subspace.APPLIED: Row("store/offsets.py", "(log id, topic, partition)", "Applied: next offset, items done of it"),
-    Subspace.DEAD_LETTERS: Row("store/deadletters.py", "(log id, topic, partition, offset, index)", "DeadLetter"),
-    Subspace.OUTBOX: Row("store/outbox.py", "(topic) + versionstamp + name", "OutboxEntry"),
-    Subspace.LEASES: Row("store/leases.py", "(name)", "LeaseRecord"),
-    Subspace.GATEWAYS: Row("store/gateways.py", "(log id, topic, partition, gateway)", "Numbers: its records applied"),
-    Subspace.CURSORS: Row("store/cursors.py", "(name)", "where a job stands that goes on another time"),
-    Subspace.DEAD_LETTER_RETRIES: Row(
-        "store/deadletters.py", "(log id, topic, partition, offset, index)", "Retry: somebody wants it tried again"
-    ),
-    Subspace.RUN_COUNTER: Row("runs/repository.py", "()", "the next run number, uint64 little-endian"),
-    Subspace.RUN_NUMBERS: Row("runs/repository.py", "(run id)", "run number, uint64 little-endian"),
-    Subspace.RUNS: Row("runs/repository.py", "(run number) + piece", "RunDocument, in pieces"),
-    Subspace.SYSTEM_PARAMS: Row("runs/repository.py", "(run number) + piece", "msgpack tree, in pieces"),
-    Subspace.RUNS_BY_TIME: Row("runs/repository.py", "(creation time in us, run number)", "empty"),
-    Subspace.ACTIVE_RUNS: Row("runs/repository.py", "(run number)", "empty"),
-    Subspace.UNSETTLED_RUNS: Row("maintenance/settle.py", "(run number)", "time of the last points in ms, uint64"),
-    Subspace.TOMBSTONES: Row("runs/tombstones.py", "(run id)", "Tombstone"),
-    Subspace.DELETIONS: Row(
-        "runs/tombstones.py", "(due time in ms, run number)", "Deletion: a run with something left to free"
-    ),
-    Subspace.LAST_SEEN: Row("runs/signs.py", "(run number)", "time of the last sign of life in ms, uint64"),
-    Subspace.SUMMARIES: Row("sequences/repository.py", "(run number, bucket, digest)", "Summary"),
-    Subspace.POINTS: Row("sequences/repository.py", "(run number, digest) + block number", "columns"),
-    Subspace.ITEMS: Row("sequences/items.py", "(run number, bucket, digest, step) + piece", "Item, in pieces"),
-    Subspace.TERMINALS: Row("sequences/terminal.py", "(run number)", "Terminal: lines numbered so far, by writer"),
-    Subspace.CRASHED_RUNS: Row("runs/signs.py", "(run id)", "empty"),
-    Subspace.EXPERIMENTS: Row("catalog/repository.py", "(id)", "Experiment"),
-    Subspace.EXPERIMENT_NAMES: Row("catalog/repository.py", "(digest of the name)", "id"),
-    Subspace.EXPERIMENT_RUNS: Row("catalog/repository.py", "(experiment id, creation time in us, run number)", "empty"),
-    Subspace.EXPERIMENT_DELETIONS: Row("catalog/repository.py", "(id)", "EntityDeletion: its runs are not done with"),
-    Subspace.TAGS: Row("catalog/repository.py", "(id)", "Tag"),
-    Subspace.TAG_NAMES: Row("catalog/repository.py", "(digest of the name)", "id"),
-    Subspace.TAG_RUNS: Row("catalog/repository.py", "(tag id, creation time in us, run number)", "empty"),
-    Subspace.TAG_DELETIONS: Row("catalog/repository.py", "(id)", "EntityDeletion: its runs are not done with"),
-    Subspace.APPS: Row("catalog/documents.py", "(id) + piece", "App, in pieces"),
-    Subspace.DASHBOARDS: Row("catalog/documents.py", "(id) + piece", "Dashboard, in pieces"),
-    Subspace.REPORTS: Row("catalog/documents.py", "(id) + piece", "Report, in pieces"),
-    Subspace.NOTE_COUNTER: Row("catalog/notes.py", "()", "the next note number, uint64 little-endian"),
-    Subspace.RUN_NOTES: Row("catalog/notes.py", "(run number, note number) + piece", "Note, in pieces"),
-    Subspace.EXPERIMENT_NOTES: Row("catalog/notes.py", "(experiment id, note number) + piece", "Note, in pieces"),
-    Subspace.PINNED_SEQUENCES: Row("catalog/documents.py", "() + piece", "JSON list of name and context, in pieces"),
-    Subspace.IMPORTS: Row("transfer/progress.py", "(source, run id) + piece", "ImportProgress, in pieces"),
-    Subspace.INDEX: Row(
-        "store/indexes.py",
-        "() + kind + field + code of the value + run number, 8 bytes big-endian",
-        "empty, or what the key has no room for",
-    ),
-    Subspace.INDEX_STATE: Row("store/indexes.py", "()", "version of the index, when it is complete"),
-    Subspace.CHANGES: Row("store/changes.py", "() + versionstamp + (subspace, number or id)", "empty"),
-    Subspace.CLEARED_RUNS: Row("runs/repository.py", "()", "how many runs were cleared, int64 little-endian"),
-}
 
 CONTENTS: Final = (
     Subspace.SUMMARIES,
@@ -264,6 +157,20 @@ def run_document(project: Project, number: RunNumber) -> bytes:
     return subspace(project, Subspace.RUNS) + pack((number,))
 
 
+def run_documents(project: Project, first: RunNumber, last: RunNumber) -> KeyRange:
+    """Range of the documents of two runs and of those that have numbers between theirs."""
+    return KeyRange(run_document(project, first), run_document(project, last) + b"\xff")
+
+
+def document_numbers(bases: Sequence[bytes], at: int) -> list[RunNumber]:
+    """Return the numbers of the runs whose documents have these bases, in which they begin at `at`.
+
+    A scan asks this of every run, as of `place_number_array`.
+    """
+    digits = map(itemgetter(slice(at + 1, None)), bases)
+    return cast("list[RunNumber]", list(map(int.from_bytes, digits)))
+
+
 def system_params(project: Project, number: RunNumber) -> bytes:
     """Base of a run's system params."""
     return pack((project, int(Subspace.SYSTEM_PARAMS), number))
@@ -275,15 +182,35 @@ def run_by_time(project: Project, created_us: int, number: RunNumber) -> bytes:
 
 
 def place_numbers(keys: Sequence[bytes], at: int) -> list[RunNumber]:
+    """Return the numbers of keys that end with a creation time, from `at` on, and a run number."""
+    return cast("list[RunNumber]", place_number_array(keys, at).tolist())
+
+
+def place_number_array(keys: Sequence[bytes], at: int) -> NDArray[np.uint64]:
     """Return the numbers of keys that end with a creation time, from `at` on, and a run number.
 
-    A scan asks this of every run, and to unpack the whole key takes ten times as long: only times before 1978 or after
-    4253, which a client's clock may say, have not seven bytes.
+    A scan asks this of every run, and to unpack the whole key takes a hundred times as long: only times before 1978 or
+    after 4253, which a client's clock may say, have not seven bytes. Behind these, what is left of keys of one length
+    are numbers of one length.
     """
-    return [
-        RunNumber(int.from_bytes(key[at + 9 :], "big")) if key[at] == _SEVEN_BYTES else RunNumber(last_number(key))
-        for key in keys
-    ]
+    if len(set(map(len, keys))) == 1:
+        table = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1)
+        if (table[:, at] == _SEVEN_BYTES).all():
+            return _numbers_of(table[:, at + _TIME_BYTES + 1 :])
+    return np.array(
+        [
+            int.from_bytes(key[at + _TIME_BYTES + 1 :], "big") if key[at] == _SEVEN_BYTES else last_number(key)
+            for key in keys
+        ],
+        np.uint64,
+    )
+
+
+def _numbers_of(digits: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return what rows of up to eight bytes say, the greatest digit first."""
+    filled = np.zeros((len(digits), 8), np.uint8)
+    filled[:, filled.shape[1] - digits.shape[1] :] = digits
+    return filled.view(">u8").ravel().astype(np.uint64)
 
 
 def run_by_time_place(key: bytes) -> tuple[int, RunNumber]:

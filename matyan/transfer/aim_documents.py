@@ -32,6 +32,7 @@ from matyan.wire.codec import encode_tree
 DEFAULT_EXPERIMENT: Final = "default"
 _MERGED: Final = ("name", "description", "archived")
 _ALL: Final = frozenset(RunDocument.__struct_fields__)
+_ENTITIES: Final[Mapping[type, Entities[Any]]] = {Experiment: catalog.experiments, Tag: catalog.tags}
 
 
 class NotImportedError(MatyanError):
@@ -68,7 +69,7 @@ def put_experiment(tx: KvTransaction, project: Project, experiment: AimExperimen
     known = progresses.get(tx, project, AIM, CATALOG) or ImportProgress()
     if _is_deleted(tx, project, catalog.experiments, experiment, known):
         return
-    stored = _experiment(tx, project, experiment)
+    stored = _made(tx, project, Experiment, experiment)
     prefix = f"{experiment.id}/"
     seen = {key.removeprefix(prefix): note for key, note in known.notes.items() if key.startswith(prefix)}
     now = _put_notes(tx, project, experiment_notes, stored.id, experiment.notes, seen)
@@ -81,7 +82,7 @@ def put_tags(tx: KvTransaction, project: Project, tags: Iterable[AimTag]) -> Non
     known = progresses.get(tx, project, AIM, CATALOG) or ImportProgress()
     wanted = [tag for tag in tags if not _is_deleted(tx, project, catalog.tags, tag, known)]
     for tag in wanted:
-        _tag(tx, project, tag)
+        _made(tx, project, Tag, tag)
     _put_catalog(tx, project, known, named=_with(known.named, [tag.id for tag in wanted]))
 
 
@@ -163,13 +164,13 @@ def _new_document(tx: KvTransaction, project: Project, run: AimRun, names: Names
     row = run.row
     if row.name is not None:
         check_label(row.name, "run name")
-    experiment = _experiment(tx, project, _named_experiment(row.experiment, names))
+    experiment = _made(tx, project, Experiment, _named_experiment(row.experiment, names))
     document = RunDocument(
         hash=row.hash,
         name=row.name,
         description=row.description,
         experiment_id=experiment.id,
-        tag_ids=tuple(dict.fromkeys(_tag(tx, project, names.tags[name]).id for name in row.tags)),
+        tag_ids=tuple(dict.fromkeys(_made(tx, project, Tag, names.tags[name]).id for name in row.tags)),
         created_at_seconds=run.created_at_seconds,
         updated_at_seconds=row.updated_at_seconds or run.created_at_seconds,
         end_time_seconds=run.end_time_seconds,
@@ -241,13 +242,13 @@ def _merge_experiment(
     before = None if seen.experiment is None else catalog.experiments.find(tx, project, seen.experiment)
     if before is None or before.id != stored.experiment_id:
         return {}  # moved or renamed here
-    return {"experiment_id": _experiment(tx, project, _named_experiment(now.experiment, names)).id}
+    return {"experiment_id": _made(tx, project, Experiment, _named_experiment(now.experiment, names)).id}
 
 
 def _merge_tags(
     tx: KvTransaction, project: Project, stored: RunDocument, seen: Seen, now: Seen, names: Names
 ) -> dict[str, Any]:
-    attached = [_tag(tx, project, names.tags[name]).id for name in now.tags if name not in seen.tags]
+    attached = [_made(tx, project, Tag, names.tags[name]).id for name in now.tags if name not in seen.tags]
     gone = [catalog.tags.find(tx, project, name) for name in seen.tags if name not in now.tags]
     detached = {tag.id for tag in gone if tag is not None}
     tag_ids = dict.fromkeys((*(tag_id for tag_id in stored.tag_ids if tag_id not in detached), *attached))
@@ -261,23 +262,13 @@ def _named_experiment(name: str | None, names: Names) -> AimExperiment:
     return names.default if name is None else names.experiments[name]
 
 
-def _experiment(tx: KvTransaction, project: Project, source: AimExperiment) -> Experiment:
-    """Return the experiment of this name, else the one of this id, which was renamed here, else a new one."""
-    found = _find(tx, project, catalog.experiments, source)
+def _made(tx: KvTransaction, project: Project, kind: type[E], source: AimExperiment | AimTag) -> E:
+    """Return the experiment or tag of this name, else the one of this id, which was renamed here, else a new one."""
+    entities: Entities[E] = _ENTITIES[kind]
+    found = _find(tx, project, entities, source)
     if found is None:
-        fields = {name: getattr(source, name) for name in Experiment.__struct_fields__}
-        found = Experiment(**fields)
-        catalog.experiments.put(tx, project, found)
-    return found
-
-
-def _tag(tx: KvTransaction, project: Project, source: AimTag) -> Tag:
-    """Return the tag of this name, else the one of this id, which was renamed here, else a new one."""
-    found = _find(tx, project, catalog.tags, source)
-    if found is None:
-        fields = {name: getattr(source, name) for name in Tag.__struct_fields__}
-        found = Tag(**fields)
-        catalog.tags.put(tx, project, found)
+        found = kind(**{name: getattr(source, name) for name in kind.__struct_fields__})
+        entities.put(tx, project, found)
     return found
 
 

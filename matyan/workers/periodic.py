@@ -33,6 +33,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """
 
 
+def leased(name: str, every_seconds: float, run: Callable[[], object]) -> Job:
+    """Return a job that runs in one process of all, under a lease of its own name."""
+    return Job(name=name, every_seconds=every_seconds, run=run, lease=name)
+
+
 class PeriodicService(ThreadService):
     """One thread that runs jobs when they are due, one after another. Every replica may run the same."""
 

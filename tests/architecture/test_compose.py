@@ -15,13 +15,14 @@ import jsonschema_rs
 import pytest
 
 from matyan.cli import make_parser
+from matyan.configuration import load
 from matyan.engines.log.kafka_client import servers_of
 from matyan.http.server import DRAIN_SECONDS_MAX
 from matyan.ingestion.gateway import DRAIN_SECONDS_MAX as GATEWAY_SECONDS_MAX
 from matyan.roles.process import check_shared
 from matyan.roles.runner import POOLS_SECONDS_MAX
 from matyan.roles.table import APART
-from matyan.settings import Settings, load
+from matyan.settings import Settings
 from matyan.workers.lifecycle import JOIN_SECONDS
 from tests.support.compose import COMPOSE, NEW_ENV, filled_compose, make_env, raw_compose, required_variables
 from tests.support.dockerfile import read_dockerfile

@@ -7,9 +7,9 @@ from typing import Final
 
 import pytest
 
+from matyan.configuration import as_toml, load
 from matyan.roles.process import check_shared
 from matyan.roles.table import APART
-from matyan.settings import as_toml, load
 from tests.support.markdown import ROOT
 
 CONFIG: Final = ROOT / "config"

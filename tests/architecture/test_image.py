@@ -17,9 +17,9 @@ from typing import Final
 import pytest
 
 from matyan.cli import make_parser
+from matyan.configuration import load
 from matyan.errors import ConfigurationError
 from matyan.roles.table import APART
-from matyan.settings import load
 from tests.support.dockerfile import Dockerfile, Instruction, read_dockerfile
 from tests.support.markdown import ROOT
 

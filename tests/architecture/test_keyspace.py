@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from matyan.store.keyspace import TABLE, Subspace
+from matyan.store.subspaces import TABLE, Subspace
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "keyspace.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from matyan.configuration import load
 from matyan.observe.metrics import METRICS, Kind, Metric, Metrics, add_process_metrics
 from matyan.roles.table import APART
-from matyan.settings import load
 from tests.support.markdown import ROOT, headings
 from tests.support.promql import asked, named_in_text
 

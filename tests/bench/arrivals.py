@@ -19,8 +19,8 @@ from matyan.sequences import repository as sequences
 from matyan.sequences.model import Bucket, Points, SequenceKey
 from matyan.sequences.repository import SequenceRef
 from matyan.store import keyspace
-from matyan.store.keyspace import Subspace
 from matyan.store.scans import scan_all
+from matyan.store.subspaces import Subspace
 from tests.bench.counted_kv import CountedKv, Counts
 from tests.bench.table import Table
 from tests.bench.timed import digits

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from matyan.engines.kv.protocol import KeyRange, KvEngine, KvReader, KvTransaction, Pair
+from matyan.engines.kv.wrapper import KvWrapper
 
 T = TypeVar("T")
 
@@ -23,33 +24,21 @@ class Counts:
         """Keys and values, as they are handed to the engine."""
 
 
-class CountedKv:
+class CountedKv(KvWrapper):
     """An engine around another, for one thread."""
 
-    def __init__(self, inner: KvEngine) -> None:
-        self._inner = inner
+    def __init__(self, engine: KvEngine) -> None:
+        super().__init__(engine)
         self.counts = Counts()
 
     def read(self, fn: Callable[[KvReader], T]) -> T:
         """Run `fn` on a snapshot, counting what it reads."""
-        return self._inner.read(lambda reader: fn(_CountedReader(reader, self.counts)))
+        return self.engine.read(lambda reader: fn(_CountedReader(reader, self.counts)))
 
     def write(self, fn: Callable[[KvTransaction], T], *, durable: bool = True) -> T:
         """Run `fn` and commit, counting what it reads and writes."""
         self.counts.transactions += 1
-        return self._inner.write(lambda tx: fn(_CountedTransaction(tx, self.counts)), durable=durable)
-
-    def sync(self) -> None:
-        """Make durable what was committed."""
-        self._inner.sync()
-
-    def tend(self) -> None:
-        """Do the engine's housekeeping."""
-        self._inner.tend()
-
-    def close(self) -> None:
-        """Release everything."""
-        self._inner.close()
+        return self.engine.write(lambda tx: fn(_CountedTransaction(tx, self.counts)), durable=durable)
 
 
 class _CountedReader:

@@ -24,7 +24,7 @@ from matyan.runs import repository as runs
 from matyan.runs.model import RunDocument
 from matyan.sequences.model import Bucket, Columns, SequenceKey, canonical_context
 from matyan.sequences.repository import Whole, encode_whole
-from matyan.store.keyspace import TABLE
+from matyan.store.subspaces import TABLE
 from matyan.transfer.writing import Batch, RunWriter
 from matyan.wire.codec import encode_tree
 from tests.bench import machine, population

@@ -15,9 +15,9 @@ from typing import Final
 import httpx
 import pytest
 
-from matyan.roles.background import FREE_PATIENCE_SECONDS
-from matyan.store.keyspace import Subspace
+from matyan.roles.jobs import FREE_PATIENCE_SECONDS
 from matyan.store.scans import scan_all
+from matyan.store.subspaces import Subspace
 from tests.support import loopback
 from tests.support.rest import Rest, canonical, eventually
 from tests.support.server import MatyanServer

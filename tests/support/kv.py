@@ -7,19 +7,17 @@ from contextlib import suppress
 from typing import TypeVar
 
 from matyan.engines.kv.protocol import KvEngine, KvReader, KvTransaction, Pair
+from matyan.engines.kv.wrapper import KvWrapper
 from tests.support.kv_faults import FaultyKv
 
 T = TypeVar("T")
 
 
-class RunTwiceKv:
+class RunTwiceKv(KvWrapper):
     """Run every function twice, the first time for nothing: what FoundationDB does when transactions conflict.
 
     A function that sends, counts or makes ids inside a transaction so fails on a laptop, not in production.
     """
-
-    def __init__(self, engine: KvEngine) -> None:
-        self.engine = engine
 
     def read(self, fn: Callable[[KvReader], T]) -> T:
         self.engine.read(fn)
@@ -33,15 +31,6 @@ class RunTwiceKv:
         with suppress(_RolledBackError):
             self.engine.write(run_and_roll_back, durable=False)
         return self.engine.write(fn, durable=durable)
-
-    def sync(self) -> None:
-        self.engine.sync()
-
-    def tend(self) -> None:
-        self.engine.tend()
-
-    def close(self) -> None:
-        self.engine.close()
 
 
 class _RolledBackError(Exception):

@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from matyan.engines.kv.protocol import KeyRange, KvEngine, KvReader, KvTransaction, Pair
+from matyan.engines.kv.wrapper import KvWrapper
 from matyan.errors import TooLargeError, TooSlowError, UnavailableError
 from matyan.limits import TRANSACTION_BYTES_MAX, TRANSACTION_SECONDS_MAX
 
@@ -82,7 +83,7 @@ _OF_READS: Final = (Fault.TOO_OLD,)
 _OF_WRITES: Final = (Fault.TOO_OLD, Fault.CONFLICT, Fault.UNKNOWN_LOST, Fault.UNKNOWN_APPLIED, Fault.TOO_LARGE)
 
 
-class FaultyKv:
+class FaultyKv(KvWrapper):
     """A KvEngine around another one, with FoundationDB's errors and the retry loop that answers them.
 
     What happens to the n-th call follows from the seed and n alone: one thread meets the same faults in every run.
@@ -98,7 +99,7 @@ class FaultyKv:
         report: Path | None = None,
     ) -> None:
         """Wrap an engine; each fault appends its kind as a line to the file `report`, which outlives a kill."""
-        self.engine = engine
+        super().__init__(engine)
         self.seed = seed
         self.rates = rates
         self.faults: Counter[Fault] = Counter()
@@ -127,15 +128,6 @@ class FaultyKv:
         if call.is_outage:
             raise self._lost_write(fn, call)
         return self._retried(call, _OF_WRITES, lambda fault: self._write_once(fn, call, fault, durable=durable))
-
-    def sync(self) -> None:
-        self.engine.sync()
-
-    def tend(self) -> None:
-        self.engine.tend()
-
-    def close(self) -> None:
-        self.engine.close()
 
     # ---- the retry loop
 

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from matyan.configuration import load
 from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.engines.kv.protocol import KvEngine
 from matyan.engines.open import open_kv
-from matyan.settings import FdbSettings, load
+from matyan.settings import FdbSettings
 from tests.support.foundationdb import cluster_file, fresh_store, remove_store_at_exit
 from tests.support.kv_faults import MODERATE, FaultRates, FaultyKv
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from litestar import Litestar
 
+from matyan.configuration import load
 from matyan.roles.context import Context, make_context
 from matyan.roles.parts import builds
-from matyan.settings import load
 
 
 class WholeApp:

@@ -31,6 +31,7 @@ def main() -> int:
         clients=options.clients,
         life_seconds=options.life,
         kv_faults=options.kv_faults,
+        acknowledged_min=options.acknowledged,
     )
     print(f"{plan.command()}\n")
     for fault in schedule_of(plan):
@@ -57,6 +58,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--writers", type=int, default=8, help="raw WebSocket writers")
     parser.add_argument("--clients", type=int, default=8, help="processes of the released client")
     parser.add_argument("--life", type=float, default=25.0, help="about how many seconds one run is written")
+    parser.add_argument("--acknowledged", type=int, default=0, help="go on until so many frames are acknowledged")
     parser.add_argument(
         "--kv-faults",
         action=argparse.BooleanOptionalAction,

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+from matyan.configuration import load
 from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.kv.protocol import KvEngine
 from matyan.engines.open import open_blobs, open_kv
 from matyan.roles.context import DATA_TOPIC
-from matyan.settings import Settings, load
+from matyan.settings import Settings
 from matyan.wire.topics import CONTROL_EVENTS
 from tests.support.foundationdb import Cluster
 from tests.support.kafka import running_broker

@@ -11,8 +11,9 @@ from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.kv.protocol import KvEngine
 from matyan.engines.kv.tuples import _decode, unpack
 from matyan.ids import DEFAULT_PROJECT
-from matyan.store.keyspace import Subspace, children, dead_letters, subspace
+from matyan.store.keyspace import children, dead_letters, subspace
 from matyan.store.scans import scan_all
+from matyan.store.subspaces import Subspace
 from tests.torture.checker import Finding
 from tests.torture.journal import Journals, digest
 

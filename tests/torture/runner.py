@@ -24,6 +24,9 @@ from tests.torture.schedule import Fault, make_schedule
 
 ARTIFACTS: Final = ROOT / "build-artifacts"
 WRITERS_END_SECONDS_MAX: Final = 150.0
+WORK_SECONDS_MAX: Final = 300.0
+"""How long writers may take, when nothing is broken any more, for what is still to be acknowledged."""
+WORK_PAUSE_SECONDS: Final = 0.5
 CATCH_UP_SECONDS: Final = 60.0
 """How long what is not yet right is read again."""
 FINDINGS_SHOWN_MAX: Final = 20
@@ -41,13 +44,17 @@ class Plan:
     life_seconds: float = 25.0
     """About how long one run is written."""
     kv_faults: bool = True
+    acknowledged_min: int = 0
+    """Writers go on beyond `seconds` until so many frames are acknowledged of runs that nobody deleted: what a machine
+    does in some seconds is its own affair."""
 
     def command(self) -> str:
         """Return the command that does the same again."""
         return (
             f"python -m tests.torture --seed {self.seed} --minutes {self.seconds / 60:g}"
             f" --deployment {self.deployment} --writers {self.writers} --clients {self.clients}"
-            f" --life {self.life_seconds:g}{'' if self.kv_faults else ' --no-kv-faults'}"
+            f" --life {self.life_seconds:g} --acknowledged {self.acknowledged_min}"
+            f"{'' if self.kv_faults else ' --no-kv-faults'}"
         )
 
 
@@ -165,12 +172,28 @@ def _write_and_break(
         editor.start()
         injector.start()
         time.sleep(plan.seconds)
+        errors += _wait_for_work(plan, journals, editor.edits)
         injector.finish()
         deployment.wait_until_ready()
         _end(writers, errors)
     deployment.wait_until_idle()
     editor.finish()
     return editor.edits, injector, errors
+
+
+def _wait_for_work(plan: Plan, journals: Path, edits: Edits) -> Iterator[str]:
+    """Wait until as much is acknowledged as is asked for; yield what is wrong when it never is."""
+    deadline = time.monotonic() + WORK_SECONDS_MAX
+    while (count := _acknowledged(journals, edits)) < plan.acknowledged_min:
+        if time.monotonic() > deadline:
+            yield f"only {count} of {plan.acknowledged_min} frames are acknowledged {WORK_SECONDS_MAX:.0f} s too late"
+            return
+        time.sleep(WORK_PAUSE_SECONDS)
+
+
+def _acknowledged(journals: Path, edits: Edits) -> int:
+    """Count the frames acknowledged so far of runs that nobody deleted."""
+    return sum(frame.acknowledged and frame.run not in edits.deleted for frame in read_journals(journals).frames)
 
 
 @contextlib.contextmanager

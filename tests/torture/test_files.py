@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import pytest
 
+from matyan.configuration import load
 from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.open import open_blobs
-from matyan.settings import load
 from tests.support.rest import Rest
 from tests.support.server import MatyanServer, started
 from tests.support.writer import RawWriter, create, message, moment, upload

@@ -13,8 +13,15 @@ from tests.torture.runner import Plan, Report, describe, keep_evidence, schedule
 
 pytest.importorskip("matyan_client", reason="matyan-client is not installed")
 
-EMBEDDED: Final = Plan(seed=20261121, seconds=20.0, deployment="embedded", writers=4, clients=3, life_seconds=8.0)
-APART: Final = Plan(seed=20261121, seconds=30.0, deployment="apart", writers=6, clients=4, life_seconds=12.0)
+SEED: Final = 20261121
+EMBEDDED: Final = Plan(
+    SEED, seconds=20.0, deployment="embedded", writers=4, clients=3, life_seconds=8.0, acknowledged_min=100
+)
+APART: Final = Plan(
+    SEED, seconds=25.0, deployment="apart", writers=6, clients=4, life_seconds=12.0, acknowledged_min=300
+)
+ITEMS_PER_FRAME: Final = 10
+"""At the least, on the average: points, texts, lines, params."""
 
 
 def tortured(plan: Plan, folder: Path) -> Report:
@@ -30,8 +37,8 @@ def test_one_process_keeps_what_it_acknowledged_exactly_once(tmp_path: Path) -> 
     report = tortured(EMBEDDED, tmp_path)
 
     assert report.is_good, describe(report)
-    assert report.tally.acknowledged > 0
-    assert report.tally.items > 0
+    assert report.tally.acknowledged >= EMBEDDED.acknowledged_min
+    assert report.tally.items > EMBEDDED.acknowledged_min * ITEMS_PER_FRAME
 
 
 @pytest.mark.slow
@@ -47,8 +54,8 @@ def test_roles_apart_keep_what_they_acknowledged_exactly_once(tmp_path: Path, de
     report = tortured(dataclasses.replace(APART, deployment=deployment), tmp_path)
 
     assert report.is_good, describe(report)
-    assert report.tally.acknowledged > 100
-    assert report.tally.items > 1000
+    assert report.tally.acknowledged >= APART.acknowledged_min
+    assert report.tally.items > APART.acknowledged_min * ITEMS_PER_FRAME
 
 
 def test_a_seed_says_what_happens() -> None:

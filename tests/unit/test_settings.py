@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from matyan.configuration import as_toml, differences, load
 from matyan.errors import ConfigurationError
-from matyan.settings import SECTIONS, Secret, Settings, as_toml, describe, differences, items, load
+from matyan.settings import SECTIONS, Secret, Settings, describe, items
 
 
 def write(tmp_path: Path, text: str) -> Path:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Final, Generic, TypeVar
 
 from matyan.engines.kv.protocol import KvEngine, KvReader, KvTransaction
+from matyan.engines.kv.wrapper import KvWrapper
 from matyan.errors import TooLargeError, UnavailableError
 from matyan.observe.metrics import Metrics
 
@@ -24,11 +25,11 @@ _OUTCOMES: Final[tuple[tuple[type[BaseException], str], ...]] = (
 )
 
 
-class MeasuredKv:
+class MeasuredKv(KvWrapper):
     """A KvEngine around another. It costs some microseconds a transaction and nothing a key."""
 
-    def __init__(self, inner: KvEngine, metrics: Metrics) -> None:
-        self._inner = inner
+    def __init__(self, engine: KvEngine, metrics: Metrics) -> None:
+        super().__init__(engine)
         self._reads = _Kind(metrics, "read")
         self._writes = _Kind(metrics, "write")
         self._written_bytes = metrics.kv_transaction_bytes
@@ -36,7 +37,7 @@ class MeasuredKv:
     def read(self, fn: Callable[[KvReader], T]) -> T:
         """Run `fn` on a snapshot and return its result."""
         with _Watched(fn, self._reads) as watched:
-            return self._inner.read(watched)
+            return self.engine.read(watched)
 
     def write(self, fn: Callable[[KvTransaction], T], *, durable: bool = True) -> T:
         """Run `fn`, commit, and return its result."""
@@ -49,21 +50,9 @@ class MeasuredKv:
             return result
 
         with _Watched(weighed, self._writes) as watched:
-            result = self._inner.write(watched, durable=durable)
+            result = self.engine.write(watched, durable=durable)
         self._written_bytes.observe(written_bytes)
         return result
-
-    def sync(self) -> None:
-        """Return when every commit made before this call survives the loss of power."""
-        self._inner.sync()
-
-    def tend(self) -> None:
-        """Do the engine's own housekeeping."""
-        self._inner.tend()
-
-    def close(self) -> None:
-        """Release everything."""
-        self._inner.close()
 
 
 class _Kind:

@@ -28,7 +28,7 @@ from matyan.runs.model import SYSTEM_PARAMS, EditMark
 from matyan.sequences import terminal
 from matyan.sequences.terminal import Terminal
 from matyan.store import keyspace
-from matyan.store.keyspace import Subspace
+from matyan.store.subspaces import Subspace
 from matyan.workers.leases import StoreLeases
 from tests.support.kv import read_all
 from tests.support.kv_faults import ROUGH, FaultyKv

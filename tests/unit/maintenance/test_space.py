@@ -13,7 +13,7 @@ from matyan.ids import DEFAULT_PROJECT, RunId
 from matyan.maintenance import space
 from matyan.maintenance.deletion import Deletions
 from matyan.maintenance.space import Amount, Space
-from matyan.store.keyspace import Subspace
+from matyan.store.subspaces import Subspace
 from matyan.wire.messages import AddTag, CreateRun, LogHparams, LogMetric, LogTerminalLine
 from tests.support.kv import engine_under, read_all
 from tests.support.pipeline import RUN, Pipeline, pipeline

@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from matyan.configuration import load
 from matyan.errors import UnavailableError
 from matyan.roles.probe import check_ready, url_of
-from matyan.settings import load
 
 
 @contextmanager

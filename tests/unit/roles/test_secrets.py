@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matyan.configuration import load
 from matyan.roles.home import KEY_BYTES, keys
 from matyan.roles.secrets import keys_of
-from matyan.settings import Settings, load
+from matyan.settings import Settings
 
 OLD, NEW = "an-older-secret-of-forty-characters-or-so", "the-newest-secret-of-forty-characters-too"
 

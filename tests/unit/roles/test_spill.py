@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from matyan.configuration import load
 from matyan.engines.log.embedded import open_embedded_log
 from matyan.engines.log.protocol import LogEntry
 from matyan.engines.log.spilling import SpillingProducer
 from matyan.errors import UnavailableError
 from matyan.roles.context import DATA_TOPIC, Context, make_context
 from matyan.roles.spill import open_spill, require_room
-from matyan.settings import load
 from tests.support.logs import SECONDS
 from tests.support.wayward import WaywardProducer
 

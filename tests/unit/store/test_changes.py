@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from matyan.catalog import repository as catalog
-from matyan.engines.kv.embedded import EmbeddedKv, open_embedded_kv
+from matyan.engines.kv.embedded import EmbeddedKv
 from matyan.engines.kv.protocol import KvEngine, KvTransaction
 from matyan.ids import DEFAULT_PROJECT, Project, RunNumber
 from matyan.runs import repository as runs
 from matyan.store import changes
-from matyan.store.keyspace import Subspace
-from tests.support.kv import RunTwiceKv
+from matyan.store.subspaces import Subspace
 from tests.support.store import make_experiment, make_run, make_tag
 
 OTHER = Project("other")
 KEEP_SECONDS = 60.0
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKv]:
-    found = open_embedded_kv(Path(tmp_path_factory.mktemp("kv")), map_bytes=2**28)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def kv(engine: EmbeddedKv) -> KvEngine:
-    engine.write(lambda tx: tx.clear_range(b"", b"\xff"), durable=False)
-    return RunTwiceKv(engine)
 
 
 def note(kv: KvEngine, *numbers: int, project: Project = DEFAULT_PROJECT) -> None:

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matyan.engines.kv.embedded import open_embedded_kv
 from matyan.engines.kv.protocol import KvEngine
 from matyan.engines.log.protocol import TopicPartition
 from matyan.store import gateways
 from matyan.store.gateways import MISSING_MAX, Gap, Numbers
 
 ONE, OTHER = TopicPartition("data", 0), TopicPartition("data", 1)
-
-
-@pytest.fixture
-def kv(tmp_path: Path) -> Iterator[KvEngine]:
-    engine = open_embedded_kv(tmp_path / "kv", map_bytes=2**30)
-    yield engine
-    engine.close()
 
 
 def apply(numbers: Sequence[int], state: Numbers | None = None) -> Numbers:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matyan.engines.kv.embedded import EmbeddedKv, open_embedded_kv
+from matyan.engines.kv.embedded import EmbeddedKv
 from matyan.engines.kv.protocol import KvEngine, KvTransaction
 from matyan.errors import LeaseLostError
 from matyan.store import leases
@@ -21,13 +20,6 @@ from tests.support.kv_faults import FaultRates, FaultyKv
 NAME = "job"
 SECONDS = 10.0
 FAULTS = FaultRates(too_old=0.1, conflict=0.1, unknown_lost=0.1, unknown_applied=0.3)
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKv]:
-    found = open_embedded_kv(Path(tmp_path_factory.mktemp("kv")), map_bytes=2**28)
-    yield found
-    found.close()
 
 
 @pytest.fixture(params=["twice", "faulty"])

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matyan.engines.kv.embedded import EmbeddedKv, open_embedded_kv
+from matyan.engines.kv.embedded import EmbeddedKv
 from matyan.engines.kv.protocol import KvEngine, KvTransaction
 from matyan.errors import TooLargeError
 from matyan.limits import VALUE_BYTES_MAX
 from matyan.store import outbox
 from matyan.store.outbox import Backlog, OutboxEntry
-from tests.support.kv import RunTwiceKv
 
 TOPIC = "events"
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKv]:
-    found = open_embedded_kv(Path(tmp_path_factory.mktemp("kv")), map_bytes=2**28)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def kv(engine: EmbeddedKv) -> KvEngine:
-    engine.write(lambda tx: tx.clear_range(b"", b"\xff"), durable=False)
-    return RunTwiceKv(engine)
 
 
 def put(kv: KvEngine, *values: bytes, topic: str = TOPIC, time_ms: int = 1) -> None:
