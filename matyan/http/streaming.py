@@ -15,7 +15,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -27,7 +27,9 @@ from matyan.threads import Pool, query_pool
 
 logger = logging.getLogger(__name__)
 
-BATCH_BYTES: Final = 64 * 1024
+BATCH_BYTES: Final = 512 * 1024
+"""What wakes the event loop before the linger is over. It takes the interpreter from the thread that makes the chunks,
+and each time that costs both of them about as much as making twenty kilobytes."""
 BUFFER_BYTES_MAX: Final = 1024 * 1024
 """The iterator gives its thread back when so much lies unsent."""
 PIECE_BYTES_MAX: Final = 256 * 1024
@@ -156,6 +158,8 @@ class _Flow:
         # Below: guarded by `_lock`.
         self._chunks: list[bytes] = []
         self._size = 0
+        self._is_idle = True
+        """Whether the event loop waits for anything at all, not for a batch."""
         self._parked = False
         """Whether the iterator stands still, outside of any thread, until there is room."""
         self._stopped = False
@@ -188,14 +192,14 @@ class _Flow:
     def _put(self, chunk: bytes) -> bool:
         """Add to the buffer; return True when it is full, and this slice over: the next may have begun by then."""
         with self._lock:
-            was_empty = not self._chunks
+            was_idle, self._is_idle = self._is_idle, False
             self._chunks.append(chunk)
             before, self._size = self._size, self._size + len(chunk)
             is_batch = before < BATCH_BYTES <= self._size
             parks = self._parked = self._size >= BUFFER_BYTES_MAX and not self._stopped
             if parks:
                 _parking.enter(self)
-        if was_empty:
+        if was_idle:
             self._call(self._has_some.set)
         if is_batch:
             self._call(self._has_batch.set)
@@ -228,30 +232,40 @@ class _Flow:
             if self._error is not None and not self._chunks:
                 raise self._error
 
-    async def batch(self) -> tuple[bytes, bool]:
-        """Return the next bytes and whether more may come. A full batch, the end or the linger ends the wait.
+    async def batch(self) -> tuple[list[bytes], bool]:
+        """Return the next chunks and whether more may come. A full batch, the end or the linger ends the wait.
 
         Raises:
             Whatever the iterator raised after the first byte.
         """
-        await self._has_some.wait()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_SECONDS):
-                await self._has_batch.wait()
+        await self._linger()
+        if self._begins_to_idle():
+            await self._has_some.wait()
+            await self._linger()
         with self._lock:
-            body = b"".join(self._chunks)
-            self._chunks.clear()
-            self._size = 0
+            chunks, self._chunks, self._size = self._chunks, [], 0
             done, error = self._done, self._error
             if not done:
-                self._has_some.clear()
                 self._has_batch.clear()
             was_parked = self._unpark()
         if was_parked:
             self._resume()
-        if error is not None and not body:
+        if error is not None and not chunks:
             raise error
-        return body, not done or error is not None
+        return chunks, not done or error is not None
+
+    async def _linger(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                await self._has_batch.wait()
+
+    def _begins_to_idle(self) -> bool:
+        """Return whether there is nothing to send; the next chunk then wakes the event loop, else only a batch does."""
+        with self._lock:
+            self._is_idle = not self._chunks and not self._done
+            if self._is_idle:
+                self._has_some.clear()
+            return self._is_idle
 
     async def deliver(self, send: Send, message: Any) -> None:
         """Send a message; `stalled` is done when the client does not take it in time, or this flow is cut meanwhile."""
@@ -337,18 +351,38 @@ class _Sender:
         await flow.deliver(send, {"type": "http.response.start", "status": 200, "headers": self._headers})
         more = True
         while more:
-            body, more = await flow.batch()
-            for message in _messages(body, more=more):
+            chunks, more = await flow.batch()
+            for message in _messages(chunks, more=more):
                 await flow.deliver(send, message)
 
 
-def _messages(body: bytes, *, more: bool) -> Iterator[Any]:
+def _messages(chunks: Sequence[bytes], *, more: bool) -> Iterator[Any]:
     """Yield a part of a body in pieces, so that a slow client is seen to take something now and then."""
-    for end in range(PIECE_BYTES_MAX, len(body) + PIECE_BYTES_MAX, PIECE_BYTES_MAX):
-        piece = body[end - PIECE_BYTES_MAX : end]
-        yield {"type": "http.response.body", "body": piece, "more_body": more or end < len(body)}
-    if not body and not more:
-        yield {"type": "http.response.body", "body": b"", "more_body": False}
+    *others, last = [*_pieces(chunks)] or [b""]
+    for piece in others:
+        yield {"type": "http.response.body", "body": piece, "more_body": True}
+    if last or not more:
+        yield {"type": "http.response.body", "body": last, "more_body": more}
+
+
+def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the same bytes in pieces of at most PIECE_BYTES_MAX; a large chunk that fits is not copied."""
+    gathered: list[bytes] = []
+    size = 0
+    for part in _cut(chunks):
+        if size + len(part) > PIECE_BYTES_MAX:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+        gathered.append(part)
+        size += len(part)
+    if gathered:
+        yield b"".join(gathered)
+
+
+def _cut(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        for begin in range(0, len(chunk), PIECE_BYTES_MAX):
+            yield chunk[begin : begin + PIECE_BYTES_MAX]
 
 
 def _nothing() -> Iterator[bytes]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
-from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -19,20 +18,25 @@ from matyan.query.plan import Condition, Everything
 from matyan.query.selections import Looked, Selector
 from matyan.runs import index
 from matyan.runs import repository as runs
+from matyan.runs.cache import RunCache
 from matyan.runs.index import Numbers
-from matyan.runs.repository import Listed
 from matyan.store import keyspace
-from matyan.store.keyspace import Subspace
+from matyan.store.subspaces import Subspace
 
 SORTED_MAX: Final = 512
-"""So many runs are read to be put in order; of more, a page is found sooner by going through the order of creation."""
+"""So many runs are read to be put in order at once; of more, a page may be found sooner by going through the order of
+creation."""
+SORTED_LATE_MAX: Final = 4096
+"""So many are when that took too long: thirty milliseconds."""
+PASSED_PER_SORTED: Final = 16
+"""To read a run and put it in order takes as long as to go past so many."""
 SORTED_BYTES_MAX: Final = 16_000_000
 """About how many bytes of params may be read for that: those of a single run can be megabytes."""
 DOCUMENTS_PER_FIRST_READ: Final = 16
 """Each next read takes twice as many."""
 KEYS_PER_SCAN: Final = 1024
 """The first time; each next one takes twice as many."""
-KEYS_PER_READ_MAX: Final = 50_000
+KEYS_PER_READ_MAX: Final = 20_000
 """Places that one transaction goes through."""
 
 
@@ -95,9 +99,10 @@ class PlannedRuns:
     that was not enough. What a method remembers does no harm when its transaction runs again.
     """
 
-    def __init__(self, condition: Condition, *, besides: RunNumber | None = None) -> None:
-        """Keep the plan; the run `besides` is listed whatever it says."""
+    def __init__(self, condition: Condition, cache: RunCache, *, besides: RunNumber | None = None) -> None:
+        """Keep the plan, and what is known of runs; the run `besides` is listed whatever the plan says."""
         self._condition = condition
+        self._cache = cache
         self._besides = besides
         self._began: tuple[bytes | None] | None = None
         self._is_sorted = False
@@ -122,36 +127,78 @@ class PlannedRuns:
             return None
         if self._besides is not None:
             numbers = np.union1d(numbers, np.array([self._besides], np.uint64))
-        if not self._is_sorted:
-            found = read_places(reader, project, numbers)
+        if not self._is_sorted and self._is_worth_sorting(project, len(numbers), after, place):
+            found = read_places(reader, project, numbers, self._cache)
             self._sorted = None if found is None else Sorted(reader, project, found, began=self._began[0])
             # Last: any read above may fail, and then all of this runs again.
             self._is_sorted = True
         if self._sorted is None:
-            return walk(reader, project, numbers, after=after, rows_max=rows_max)
+            return walk(reader, project, numbers, self._cache, after=after, rows_max=rows_max)
         return self._sorted.list_runs(after=after, place=place, rows_max=rows_max)
 
+    def _is_worth_sorting(self, project: Project, count: int, after: bytes | None, place: int) -> bool:
+        """Return whether to put runs in order that are few, or by now the lesser work: nobody knows how far to go.
 
-def walk(reader: KvReader, project: Project, wanted: Numbers, *, after: bytes | None, rows_max: int) -> Listing:
+        Going past runs in memory is no work, and counts them besides.
+        """
+        if count <= SORTED_MAX:
+            return True
+        return place >= PASSED_PER_SORTED * count and self._cache.list_held(project, after=after, rows_max=1) is None
+
+
+class _Stretch(NamedTuple):
+    """Runs that follow one another in the order of creation."""
+
+    numbers: Numbers
+    """Newest first."""
+    position: Callable[[int], bytes]
+    """Of each of them."""
+    rest: bytes | None
+    """The position behind which others follow; None at the end."""
+
+
+def walk(
+    reader: KvReader, project: Project, wanted: Numbers, cache: RunCache, *, after: bytes | None, rows_max: int
+) -> Listing:
     """Return the next runs that are wanted in the order of creation, and how many others lie between them."""
-    base = keyspace.subspace(project, Subspace.RUNS_BY_TIME)
-    begin, end = keyspace.children(base)
-    rest: bytes | None = end if after is None else after
-    listed: list[Listed] = []
+    rest = after
+    listed: list[RunNumber] = []
     places: list[int] = []
     passed, size = 0, KEYS_PER_SCAN
-    while rest is not None and passed < KEYS_PER_READ_MAX:
-        keys = [key for key, _ in reader.scan(begin, rest, rows_max=size, reverse=True)]
-        numbers = index.place_numbers(keys, len(base))
-        for at in islice(np.flatnonzero(_are_in(numbers, wanted)).tolist(), rows_max - len(listed)):
-            listed.append(Listed(RunNumber(int(numbers[at])), keys[at]))
-            places.append(passed + at + 1)
+    while passed < KEYS_PER_READ_MAX:
+        stretch = _held_stretch(cache, project, rest, size) or _stored_stretch(reader, project, rest, size)
+        found = np.flatnonzero(_are_in(stretch.numbers, wanted))[: rows_max - len(listed)]
+        listed += stretch.numbers[found].tolist()
+        places += (found + (passed + 1)).tolist()
         if len(listed) == rows_max:
-            return Listing(listed, places, places[-1], listed[-1].position)
-        passed += len(keys)
-        rest = keys[-1] if len(keys) == size else None
+            return Listing(listed, places, places[-1], stretch.position(int(found[-1])))
+        passed += len(stretch.numbers)
+        rest = stretch.rest
+        if rest is None:
+            break
         size = min(2 * size, SCAN_ROWS_MAX)
     return Listing(listed, places, passed, rest)
+
+
+def _held_stretch(cache: RunCache, project: Project, after: bytes | None, rows_max: int) -> _Stretch | None:
+    """Return runs that are in memory, where a hundred thousand of them are gone through in a few milliseconds."""
+    held = cache.list_held(project, after=after, rows_max=rows_max)
+    if held is None:
+        return None
+
+    def position(at: int) -> bytes:
+        return keyspace.run_by_time(project, *held.runs[at].document.place(held.runs[at].number))
+
+    return _Stretch(np.frombuffer(held.numbers, np.uint64), position, position(-1) if held.runs else None)
+
+
+def _stored_stretch(reader: KvReader, project: Project, after: bytes | None, rows_max: int) -> _Stretch:
+    base = keyspace.subspace(project, Subspace.RUNS_BY_TIME)
+    begin, end = keyspace.children(base)
+    rows = reader.scan(begin, end if after is None else after, rows_max=rows_max, reverse=True)
+    keys = [key for key, _ in rows]
+    rest = keys[-1] if len(keys) == rows_max else None
+    return _Stretch(keyspace.place_number_array(keys, len(base)), keys.__getitem__, rest)
 
 
 def _are_in(numbers: Numbers, wanted: Numbers) -> NDArray[np.bool_]:
@@ -161,18 +208,17 @@ def _are_in(numbers: Numbers, wanted: Numbers) -> NDArray[np.bool_]:
     return found
 
 
-def read_places(reader: KvReader, project: Project, numbers: Numbers) -> list[RunPlace] | None:
+def read_places(reader: KvReader, project: Project, numbers: Numbers, cache: RunCache) -> list[RunPlace] | None:
     """Return where runs stand in the order of creation, newest first; None when reading them takes too long."""
-    if len(numbers) > SORTED_MAX:
+    if len(numbers) > SORTED_LATE_MAX:
         return None
     found: list[RunPlace] = []
     begin, size, bytes_left = 0, DOCUMENTS_PER_FIRST_READ, SORTED_BYTES_MAX
     while begin < len(numbers) and bytes_left >= 0:
         part = [RunNumber(int(number)) for number in numbers[begin : begin + size]]
-        documents = zip(part, runs.read_documents(reader, project, part), strict=True)
-        known = [(number, document) for number, document in documents if document is not None]
-        found += [document.place(number) for number, document in known]
-        bytes_left -= sum(len(document.params) for _, document in known)
+        known = cache.load(reader, project, part)
+        found += [run.document.place(run.number) for run in known]
+        bytes_left -= sum(len(run.document.params) for run in known)
         begin, size = begin + size, 2 * size
     return sorted(found, reverse=True) if bytes_left >= 0 else None
 
@@ -206,11 +252,11 @@ class Sorted:
             before = RunPlace(*keyspace.run_by_time_place(after))
             begin = next((at for at, each in enumerate(self._places) if each < before), len(self._places))
         page = self._places[begin : begin + rows_max]
-        listed = [Listed(each.number, keyspace.run_by_time(self._project, *each)) for each in page]
+        listed = [each.number for each in page]
         behind = self._count - self._before - place
         places = list(self._rising(page, place, behind - len(self._places) + begin))
         if begin + rows_max < len(self._places):
-            return Listing(listed, places, places[-1], listed[-1].position)
+            return Listing(listed, places, places[-1], keyspace.run_by_time(self._project, *page[-1]))
         return Listing(listed, places, max(behind, *places[-1:], 0), None)
 
     def _rising(self, page: Sequence[RunPlace], place: int, others: int) -> Iterator[int]:

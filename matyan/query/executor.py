@@ -1,4 +1,4 @@
-"""The stages of a search: runs that may match -> those that do, with their sequences -> samples of these.
+"""The stages of a search: runs that may match -> those that do, with their sequences; `traces` reads samples of these.
 
 A search is a chain of generators that pass on batches of one type. A `CandidateSource` says which runs may match, the
 newest first; `read_candidates` reads them in short transactions, `with_summaries` adds their sequences, `narrow` asks
@@ -11,6 +11,8 @@ from __future__ import annotations
 import ast
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import repeat
 from typing import Final, NamedTuple, Protocol
 
 from matyan.engines.kv.protocol import KvEngine, KvReader
@@ -21,12 +23,7 @@ from matyan.query.summaries import Sequences
 from matyan.runs import repository as runs
 from matyan.runs.cache import RunCache
 from matyan.runs.model import Run
-from matyan.runs.repository import Listed
-from matyan.sequences import repository as sequences
-from matyan.sequences.model import Bucket, Columns, Float64s, SequenceKey, Summary
-from matyan.sequences.repository import SequenceRef
-from matyan.sequences.sampling import align
-from matyan.sequences.service import ALL_POINTS, StoredMetric, read_whole
+from matyan.sequences.model import Summary
 
 RUNS_PER_FIRST_READ: Final = 64
 """Many searches end after their first page."""
@@ -35,9 +32,6 @@ PARAM_BYTES_PER_READ: Final = 16_000_000
 """About how many bytes of params one transaction reads: those of a single run can be megabytes."""
 SUMMARIES_PER_READ: Final = 8192
 """About how many sequence records one transaction reads: a single run can have a hundred thousand."""
-SEQUENCES_PER_READ: Final = 256
-POINTS_PER_READ: Final = 500_000
-"""Bounds of one transaction that reads samples: 16 MB of columns, besides a first sequence of any length."""
 SLICE_SECONDS: Final = 0.01
 """A slow query hands on what it found so far this often."""
 
@@ -67,27 +61,11 @@ class Known(NamedTuple):
     number: RunNumber
 
 
-class Trace(NamedTuple):
-    """A selected metric with its sample, and its x axis (values, steps) when one was asked for and found."""
-
-    summary: Summary
-    sample: Columns
-    axis: tuple[Float64s, Float64s] | None
-
-
-class PlacedTrace(NamedTuple):
-    """A trace and its place among those of its run, from 0."""
-
-    candidate: Candidate
-    place: int
-    trace: Trace
-
-
 class Listing(NamedTuple):
     """A page of what a source lists."""
 
-    runs: Sequence[Listed]
-    """Newest first."""
+    numbers: Sequence[RunNumber]
+    """Of the runs, newest first."""
     places: Sequence[int]
     """Of each: how many runs there are behind the position asked for up to this one, listed or not."""
     passed: int
@@ -180,11 +158,16 @@ def read_candidates(
         if page.passed:
             places = [place + each for each in page.places]
             place += page.passed
-            yield Batch(list(map(Candidate, places, found)), place)
+            yield Batch(_candidates(places, found), place)
         if page.after is None:
             return
         after = page.after
         rows_max = _next_size(rows_max, [len(run.document.params) for run in found], per_read=PARAM_BYTES_PER_READ)
+
+
+def _candidates(places: Iterable[int], found: Iterable[Run]) -> list[Candidate]:
+    """Return candidates as the class makes them, whose constructor is Python's and slow, for every run of a scan."""
+    return list(map(partial(tuple.__new__, Candidate), zip(places, found, repeat(()))))
 
 
 def _next_runs(cache: RunCache, project: Project, after: bytes | None, rows_max: int) -> _Page:
@@ -205,8 +188,8 @@ def _next_listed(
         listing = source.list_runs(reader, project, after=after, place=place, rows_max=rows_max)
         if listing is None:
             return None
-        listed, places, passed, rest = listing
-        place_of = {entry.number: place for entry, place in zip(listed, places, strict=True)}
+        numbers, places, passed, rest = listing
+        place_of = dict(zip(numbers, places, strict=True))
         found = cache.load(reader, project, list(place_of))
         return _Page(found, [place_of[run.number] for run in found], passed, rest)
 
@@ -277,14 +260,17 @@ def _next_size(runs_max: int, sizes: Sequence[int], *, per_read: int) -> int:
 
 def narrow(
     batches: Iterable[Batch],
-    keep: Callable[[Candidate], Candidate | None],
+    keep: Callable[[Candidate], bool],
     clock: WorkClock,
     *,
     counts_all: bool = True,
 ) -> Iterator[Batch]:
-    """Yield what `keep` makes of the candidates, without None, in smaller batches when that takes long.
+    """Yield the candidates to keep, in smaller batches when that takes long.
 
     Args:
+        batches: candidates.
+        keep: tells which of them to keep.
+        clock: of the search.
         counts_all: whether a run that is dropped counts as looked at; it does not when a search of sequences asks the
             part of its query that is about the run alone (contract, metric search).
     """
@@ -293,17 +279,18 @@ def narrow(
         kept: list[Candidate] = []
         due = now() + SLICE_SECONDS
         for candidate in batch.candidates:
-            found = keep(candidate)
-            if found is not None:
-                kept.append(found)
-            if counts_all or found is not None:
-                checked = candidate.place
+            if keep(candidate):
+                kept.append(candidate)
             if now() > due:
+                checked = candidate.place if counts_all else _last_place(kept, checked)
                 yield Batch(kept, checked)
                 kept, due = [], now() + SLICE_SECONDS
-        if counts_all:
-            checked = batch.checked
+        checked = batch.checked if counts_all else _last_place(kept, checked)
         yield Batch(kept, checked)
+
+
+def _last_place(candidates: Sequence[Candidate], before: int) -> int:
+    return candidates[-1].place if candidates else before
 
 
 def narrow_sequences(
@@ -331,7 +318,7 @@ def narrow_sequences(
                     yield Batch(kept, checked)
                     kept, due = [], now() + SLICE_SECONDS
             if found:
-                kept.append(candidate._replace(summaries=found))
+                kept.append(Candidate(candidate.place, candidate.run, found))
             checked = candidate.place
         yield Batch(kept, batch.checked)
 
@@ -346,7 +333,7 @@ def with_summaries(kv: KvEngine, project: Project, batches: Iterable[Batch], wan
             numbers = [candidate.run.number for candidate in part]
             found = kv.read(lambda reader, numbers=numbers: wanted.read(reader, project, numbers))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
             yield Batch(
-                [candidate._replace(summaries=each) for candidate, each in zip(part, found, strict=True)],
+                [Candidate(one.place, one.run, each) for one, each in zip(part, found, strict=True)],
                 batch.checked if not rest else part[-1].place,
             )
             runs_max = _next_size(runs_max, [len(summaries) for summaries in found], per_read=SUMMARIES_PER_READ)
@@ -364,57 +351,3 @@ def first(batches: Iterable[Batch], runs_max: int) -> Iterator[Batch]:
             return
         left -= len(batch.candidates) if left else 0
         yield batch
-
-
-def read_traces(kv: KvEngine, project: Project, batch: Batch, *, points: int, x_axis: str) -> Iterator[PlacedTrace]:
-    """Yield all sequences of all candidates, in order, with samples, bounded parts of them per transaction.
-
-    Args:
-        kv: the store.
-        project: the project.
-        batch: candidates whose sequences are metrics.
-        points: size of a sample, -1 for all points.
-        x_axis: name of the metric, looked up in the same run and context, whose values are the x axis; empty for none.
-    """
-    wanted = [(candidate, place) for candidate in batch.candidates for place in range(len(candidate.summaries))]
-    metrics = [StoredMetric(candidate.run.number, candidate.summaries[place]) for candidate, place in wanted]
-    for begin, end in _parts(metrics, points):
-        part = metrics[begin:end]
-        traces = kv.read(lambda reader, part=part: _sample(reader, project, part, points, x_axis))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-        for (candidate, place), trace in zip(wanted[begin:end], traces, strict=True):
-            yield PlacedTrace(candidate, place, trace)
-
-
-def _parts(metrics: Sequence[StoredMetric], points: int) -> Iterator[tuple[int, int]]:
-    """Yield begin and end of what one transaction reads."""
-    begin, size = 0, 0
-    for end, metric in enumerate(metrics):
-        count = metric.summary.count if points == ALL_POINTS else min(points, metric.summary.count)
-        if end > begin and (end - begin == SEQUENCES_PER_READ or size + count > POINTS_PER_READ):
-            yield begin, end
-            begin, size = end, 0
-        size += count
-    if begin < len(metrics):
-        yield begin, len(metrics)
-
-
-def _sample(
-    reader: KvReader, project: Project, metrics: Sequence[StoredMetric], points: int, x_axis: str
-) -> list[Trace]:
-    samples = sequences.read_samples(reader, project, metrics, points)
-    axes = _read_axes(reader, project, metrics, x_axis) if x_axis else {}
-    return [
-        Trace(metric.summary, sample, align(sample, axes[metric.place]) if metric.place in axes else None)
-        for metric, sample in zip(metrics, samples, strict=True)
-    ]
-
-
-def _read_axes(
-    reader: KvReader, project: Project, metrics: Sequence[StoredMetric], name: str
-) -> dict[tuple[RunNumber, str], Columns]:
-    """Return the x-axis metric of each run and context that has one."""
-    wanted = list(dict.fromkeys(metric.place for metric in metrics))
-    refs = [SequenceRef(number, SequenceKey(Bucket.METRIC, name, context)) for number, context in wanted]
-    found = sequences.get_summaries(reader, project, refs)
-    known = [StoredMetric(number, axis) for (number, _), axis in zip(wanted, found, strict=True) if axis is not None]
-    return dict(zip([axis.place for axis in known], read_whole(reader, project, known), strict=True))

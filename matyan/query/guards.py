@@ -36,6 +36,9 @@ _LONG_NUMBER: Final = re.compile(r"\d{4}")
 _NESTED_KEY: Final = re.compile(r"%\([^)]*\(")
 _WIDE_FIELD: Final = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(?:\*|\d{4}|\d*\.(?:\*|\d{4}))")
 """Every real field begins at some `%`; that a literal `%%2024` looks like one, too, only refuses too much."""
+SMALL_MAX: Final = 1 << BITS_PER_UNIT - 1
+"""Integers up to here cost no more than floats."""
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _FREE: Final = frozenset({bool, float, complex, type(None)})
 _HASHING: Final = frozenset({set, frozenset, dict})
 _CONTAINERS: Final = frozenset({list, tuple, set, frozenset, dict, slice, range})
@@ -70,6 +73,8 @@ class Guards:
         if kind in _FREE:
             return value
         if kind is int:  # what most operators give, so it is weighed here
+            if -SMALL_MAX <= value <= SMALL_MAX:
+                return value
             bits = value.bit_length()
             if bits > INT_BITS_MAX:
                 raise OversizeError(f"an integer has more than {INT_BITS_MAX} bits")
@@ -132,6 +137,8 @@ class Guards:
         """Return the guarded form of an operator whose result is about as large as its operands."""
 
         def guarded(left: object, right: object) -> object:
+            if type(left) in _SCALARS and type(right) in _SCALARS:
+                return self.charge(operation(left, right))
             return self.charge(operation(plain(left), plain(right)))
 
         return guarded
@@ -166,6 +173,8 @@ class Guards:
 
     def modulo(self, left: object, right: object) -> object:
         """Return `left % right`, the formatting of text included."""
+        if type(left) is int and type(right) is int and -SMALL_MAX <= right <= SMALL_MAX:
+            return left % right
         first, second = plain(left), plain(right)
         if isinstance(first, str | bytes):
             template = first.decode("latin-1") if isinstance(first, bytes) else first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from matyan.query.moments import local_time
@@ -88,24 +89,26 @@ class RunName(Proxy):
         reader = self._FIXED.get(name)
         if reader is not None:
             return reader(self)
-        found = self._params().get(name, ABSENT)
+        found = self.params().get(name, ABSENT)
         return MISSING if found is ABSENT else Node(found)
 
     def get_item(self, key: object) -> object:
         """Return a parameter, or what stands at a path of keys in the params. Fixed attributes are no items."""
-        found: object = self._params()
+        found: object = self.params()
         for part in key if type(key) is tuple else (key,):
             found = child_of(found, plain(part))
             if found is ABSENT:
                 return MISSING
         return Node(found)
 
-    def _params(self) -> dict[str, Any]:
-        if self._known_params is None:
+    def params(self) -> dict[str, Any]:
+        """Return the run's params, at least those that the query reads."""
+        known = self._known_params
+        if known is None:
             run = self._run
-            is_whole = run.raw_system_params is not None
-            self._known_params = run.params if is_whole else self._decode(run.document.params)
-        return self._known_params
+            known = self._decode(run.document.params) if run.raw_system_params is None else run.params
+            self._known_params = known
+        return known
 
     def _get(self) -> object:
         # As in Aim, the default is not used: what is missing is MISSING.
@@ -113,9 +116,6 @@ class RunName(Proxy):
 
     def _experiment(self) -> str | None:
         return None if self._run.experiment is None else self._run.experiment.name
-
-    def _end_time(self) -> float | None:
-        return self._run.document.end_time_seconds
 
     def _duration(self) -> float:
         end = self._run.document.end_time_seconds
@@ -142,16 +142,16 @@ class RunName(Proxy):
         return self._known_sequences
 
     _FIXED: ClassVar[Mapping[str, Callable[[RunName], object]]] = {
-        "name": lambda self: self._run.name,
-        "hash": lambda self: self._run.document.hash,
-        "description": lambda self: self._run.document.description,
-        "archived": lambda self: self._run.document.archived,
-        "is_archived": lambda self: self._run.document.archived,
+        "name": attrgetter("_run.name"),
+        "hash": attrgetter("_run.document.hash"),
+        "description": attrgetter("_run.document.description"),
+        "archived": attrgetter("_run.document.archived"),
+        "is_archived": attrgetter("_run.document.archived"),
         "experiment": _experiment,
         "tags": lambda self: [tag.name for tag in self._run.tags],
-        "active": lambda self: self._run.document.active,
-        "creation_time": lambda self: self._run.document.created_at_seconds,
-        "end_time": _end_time,
+        "active": attrgetter("_run.document.active"),
+        "creation_time": attrgetter("_run.document.created_at_seconds"),
+        "end_time": attrgetter("_run.document.end_time_seconds"),
         "created_at": _created_at,
         "finalized_at": _finalized_at,
         "updated_at": _updated_at,
@@ -163,8 +163,10 @@ class RunName(Proxy):
     }
 
 
-RUN_ATTRIBUTES: Final = frozenset(RunName._FIXED)  # noqa: SLF001 - this module's own
-"""Attributes of `run` with a fixed meaning; every other one is a parameter."""
+RUN_READERS: Final = RunName._FIXED  # noqa: SLF001 - this module's own
+"""What reads the attributes of `run` with a fixed meaning, by name."""
+RUN_ATTRIBUTES: Final = frozenset(RUN_READERS)
+"""Every other attribute is a parameter."""
 
 
 class Opaque(Proxy):

@@ -11,7 +11,8 @@ from RestrictedPython.Guards import guarded_iter_unpack_sequence
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES, RestrictingNodeTransformer
 
 from matyan.errors import InvalidArgumentError
-from matyan.query.syntax import FILENAME, without_warnings
+from matyan.query.reads import Resolved
+from matyan.query.syntax import FILENAME, is_constant, without_warnings
 from matyan.query.vocabulary import make_guards, make_names, read_attribute
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ class QueryPolicy(RestrictingNodeTransformer):
         """Remember the function that the whole query is: it is no lambda of the query's own."""
         self._outermost = node.body
         return self.node_contents_visit(node)
+
+    def visit_Resolved(self, node: Resolved) -> ast.AST:
+        """Let through what is ours."""
+        return node.expression
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         """Check the name, and leave `print` an unknown one."""
@@ -229,19 +234,6 @@ class QueryPolicy(RestrictingNodeTransformer):
         visited = self.node_contents_visit(node)
         is_target = isinstance(node, ast.List | ast.Tuple) and not isinstance(node.ctx, ast.Load)
         return _one(visited) if is_free or is_target else _call(node, "_charge_", visited)
-
-
-def is_constant(node: ast.AST) -> bool:
-    """Return whether the value of an expression is written out in it."""
-    if isinstance(node, ast.Constant):
-        return True
-    if isinstance(node, ast.UnaryOp):
-        return isinstance(node.operand, ast.Constant)
-    if isinstance(node, ast.List | ast.Tuple | ast.Set):
-        return all(map(is_constant, node.elts))
-    if isinstance(node, ast.Dict):
-        return all(key is not None and is_constant(key) for key in node.keys) and all(map(is_constant, node.values))
-    return False
 
 
 def _as_tuple(target: ast.expr) -> ast.expr:

@@ -16,6 +16,7 @@ from typing import Any, Final, TypedDict
 import msgspec
 
 from matyan.query.names import RUN_ATTRIBUTES
+from matyan.query.reads import METHODS_OF_PARAMS, written_keys
 from matyan.query.syntax import RUN
 from matyan.wire.codec import decode_extension, decode_tree
 
@@ -24,8 +25,6 @@ DecodeParams = Callable[[bytes], dict[str, Any]]
 
 EVERYTHING: Final[frozenset[Path]] = frozenset({()})
 _DECODERS_CACHED_MAX: Final = 128
-_METHODS_OF_PARAMS: Final = frozenset({"get", "keys"})
-"""Attributes of a parameter that are none of its keys."""
 _READS_ANY_KEY: Final = "get"
 """The fixed attribute of a run that leads to its params."""
 
@@ -95,8 +94,8 @@ class _Finder(ast.NodeVisitor):
         if base is None:
             return None
         if isinstance(node, ast.Attribute):
-            return None if node.attr in (_METHODS_OF_PARAMS if base else RUN_ATTRIBUTES) else (*base, node.attr)
-        keys = _keys(node.slice)
+            return None if node.attr in (METHODS_OF_PARAMS if base else RUN_ATTRIBUTES) else (*base, node.attr)
+        keys = written_keys(node.slice)
         return (*base, *keys) if keys else None
 
     def _is_run(self, node: ast.AST) -> bool:
@@ -111,10 +110,3 @@ class _Finder(ast.NodeVisitor):
         if self._is_run(node.value):
             return node.attr in RUN_ATTRIBUTES and node.attr != _READS_ANY_KEY
         return isinstance(node.value, ast.Name) and node.value.id == self._sequence
-
-
-def _keys(item: ast.expr) -> Path:
-    """Return the keys that a subscript names; none where it does not write them out, or has others than texts."""
-    parts = item.elts if isinstance(item, ast.Tuple) else [item]
-    keys = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-    return tuple(keys) if len(keys) == len(parts) else ()

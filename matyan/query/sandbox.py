@@ -53,9 +53,9 @@ class OversizeError(ValueError):
 
 
 class Budget:
-    """How much one search may spend. Belongs to one thread, but `cancel` may come from any."""
+    """How much one search may spend. Belongs to one thread."""
 
-    __slots__ = ("_checkpoint", "_clock", "_deadline", "_first_checkpoint", "_left", "_processor_end", "_steps")
+    __slots__ = ("_checkpoint", "_clock", "_deadline", "_first_checkpoint", "_processor_end", "left", "steps")
 
     def __init__(
         self, *, seconds: float = SECONDS_MAX, steps: int = STEPS_MAX, clock: Callable[[], float] = time.monotonic
@@ -69,8 +69,9 @@ class Budget:
         """
         self._clock = clock
         self._deadline = clock() + seconds
-        self._steps = steps
-        self._left = steps
+        self.steps = steps
+        self.left = steps
+        """Of the evaluation that runs, or ran last."""
         self._first_checkpoint = max(steps - _STEPS_PER_LOOK, 0)
         self._checkpoint = 0
         self._processor_end: float | None = None
@@ -82,10 +83,9 @@ class Budget:
         Raises:
             QueryBudgetError: the deadline has passed.
         """
-        self._left = self._steps
+        self.left = self.steps
         self._processor_end = None
-        if self._clock() > self._deadline:
-            raise _too_late()
+        self._check_deadline()
         self._checkpoint = self._first_checkpoint
 
     def spend(self, steps: int) -> None:
@@ -94,29 +94,26 @@ class Budget:
         Raises:
             QueryBudgetError: none are left, or the deadline has passed.
         """
-        self._left -= steps
-        if self._left < self._checkpoint:
+        self.left -= steps
+        if self.left < self._checkpoint:
             self._look()
 
-    def cancel(self) -> None:
-        """Make the next step fail: nobody waits for the result any more."""
-        self._deadline = float("-inf")
-
     def _look(self) -> None:
-        if self._left < 0:
-            raise QueryBudgetError(f"one evaluation of the query takes more than {self._steps} steps")
-        if self._clock() > self._deadline:
-            raise _too_late()
+        if self.left < 0:
+            raise QueryBudgetError(f"one evaluation of the query takes more than {self.steps} steps")
+        self._check_deadline()
         now = time.thread_time()
         if self._processor_end is None:
             self._processor_end = now + EVALUATION_SECONDS_MAX
         elif now > self._processor_end:
             raise QueryBudgetError(f"one evaluation of the query takes more than {EVALUATION_SECONDS_MAX} s")
-        self._checkpoint = max(self._left - _STEPS_PER_LOOK, 0)
+        self._checkpoint = max(self.left - _STEPS_PER_LOOK, 0)
 
-
-def _too_late() -> QueryBudgetError:
-    return QueryBudgetError("the query took longer than it may: let it select fewer runs, or ask for less of them")
+    def _check_deadline(self) -> None:
+        if self._clock() > self._deadline:
+            raise QueryBudgetError(
+                "the query took longer than it may: let it select fewer runs, or ask for less of them"
+            )
 
 
 class Proxy:

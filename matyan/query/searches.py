@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple, Protocol
 
@@ -65,23 +65,6 @@ class Route(NamedTuple):
         return Sequences(keys=[*keys_looked_up(self.plan.looked_up), *self.sequences.keys])
 
 
-def keeping(
-    matches: Callable[[Mapping[str, object]], bool], name: RunName, *, besides: RunNumber | None = None
-) -> Callable[[Candidate], Candidate | None]:
-    """Return what keeps the candidates that a query about runs selects, and the run `besides`.
-
-    It is asked of every run of a scan: the row is made once, and its name stands for one run after the other.
-    """
-    row = {RUN: name}
-
-    def keep(candidate: Candidate) -> Candidate | None:
-        run = candidate.run
-        name.of(run, candidate.summaries)
-        return candidate if matches(row) or run.number == besides else None
-
-    return keep
-
-
 class Searches:
     """The base of services that search: candidates, names, budget, progress and counts.
 
@@ -129,7 +112,7 @@ class Searches:
     def route(self, project: Project, search: Search, query: Query, *, besides: RunNumber | None = None) -> Route:
         """Return what a search is going to go over; the run `besides` is part of that in any case."""
         plan = self.plan(search, query)
-        source = PlannedRuns(plan.runs, besides=besides)
+        source = PlannedRuns(plan.runs, self._cache, besides=besides)
         if query.variable == RUN:
             return Route(plan, source, Sequences(keys=()))
         bucket = BUCKET_OF_WORD[query.variable]
@@ -148,7 +131,7 @@ class Searches:
         if everything:
             batches = executor.with_summaries(self._kv, project, batches, route.looked_up)
         if about_run is not None:
-            keep = keeping(about_run.matches, self._name(project, search, query))
+            keep = about_run.of_runs(self._name(project, search, query))
             batches = executor.narrow(batches, keep, work, counts_all=False)
         if not everything:
             batches = executor.with_summaries(self._kv, project, batches, route.sequences)

@@ -13,22 +13,22 @@ from matyan.query import executor, views
 from matyan.query.executor import Batch, Candidate, WorkClock
 from matyan.query.language import Query, compile_query
 from matyan.query.ordering import NEWEST_FIRST, Order, Ordering, parse_orders
-from matyan.query.searches import Route, Search, Searches, keeping
+from matyan.query.searches import Route, Search, Searches
 from matyan.query.summaries import Sequences
 from matyan.query.syntax import RUN
+from matyan.query.traces import PlacedTrace, read_traces
 from matyan.runs import repository as runs
 from matyan.runs.model import Run
 from matyan.sequences import repository as sequences
 from matyan.sequences.model import Bucket, Summary
-from matyan.sequences.repository import SAMPLE_POINTS_MAX
 from matyan.sequences.service import check_points
 from matyan.wire.trees import encode_tree_records, progress
 
 ACTIVE_RUNS_PER_READ: Final = 64
 METRICS: Final = Sequences(Bucket.METRIC)
 """What a run search tells of each run that matches."""
-TRACES_PER_CHUNK: Final = 32
-"""Traces of one run that are handed over at once; a run may have too many to be held in memory."""
+CHUNK_BYTES: Final = 32 * 1024
+"""About what is handed over at once: a millisecond of work."""
 
 
 class RunSearch(Search, frozen=True, kw_only=True):
@@ -136,8 +136,12 @@ class SearchService(Searches):
         batches = self._candidates(project, search, query, route.source, after=after)
         if executor.reads_sequences(query):
             batches = executor.with_summaries(self._kv, project, batches, route.looked_up)
-        keep = keeping(query.matches, self._name(project, search, query), besides=besides)
-        return executor.narrow(batches, keep, work)
+        selects = query.of_runs(self._name(project, search, query))
+
+        def keep(candidate: Candidate) -> bool:
+            return selects(candidate) or candidate.run.number == besides
+
+        return executor.narrow(batches, selects if besides is None else keep, work)
 
     def find(self, search: Search, word: str, *, project: Project = DEFAULT_PROJECT) -> Found:
         """Return what a search finds that goes by this word, newest first, and how: for people at a terminal.
@@ -196,26 +200,33 @@ class SearchService(Searches):
         self, project: Project, found: Iterable[Batch], search: MetricSearch, report: views.Progress
     ) -> Iterator[bytes]:
         for batch in found:
-            parts: list[bytes] = []
-            for candidate, place, trace in executor.read_traces(
-                self._kv, project, batch, points=search.points, x_axis=search.x_axis
-            ):
-                if place == 0:
-                    parts.append(views.metrics_head(candidate.run, skip_system=search.skip_system))
-                if len(trace.sample) > SAMPLE_POINTS_MAX:
-                    yield b"".join(parts)
-                    parts.clear()
-                    yield from views.long_trace_pieces(candidate.run, place, trace, points=search.points)
-                else:
-                    parts.append(views.trace_bytes(candidate.run, place, trace, points=search.points))
-                if place == len(candidate.summaries) - 1:
-                    parts += (views.run_tail(candidate.run), report.after_run(candidate.place))
-                elif len(parts) < TRACES_PER_CHUNK:
-                    continue
-                yield b"".join(parts)
-                parts.clear()
+            traces = read_traces(self._kv, project, batch, points=search.points, x_axis=search.x_axis)
+            yield from _gathered(_traces_stream(traces, search, report))
             yield report.pulse(batch.checked)
         yield report.end()
+
+
+def _traces_stream(traces: Iterable[PlacedTrace], search: MetricSearch, report: views.Progress) -> Iterator[bytes]:
+    for (place, run, summaries), index, trace in traces:
+        if index == 0:
+            yield views.metrics_head(run, skip_system=search.skip_system)
+        yield from views.trace_pieces(run, index, trace, points=search.points)
+        if index == len(summaries) - 1:
+            yield views.run_tail(run) + report.after_run(place)
+
+
+def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the same bytes in fewer pieces: each costs its way through the layers above, whatever its size."""
+    gathered: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        gathered.append(piece)
+        size += len(piece)
+        if size >= CHUNK_BYTES:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    if gathered:
+        yield b"".join(gathered)
 
 
 def _runs_stream(found: Iterable[Batch], search: RunSearch, report: views.Progress) -> Iterator[bytes]:

@@ -136,6 +136,19 @@ def check(prepared: str) -> ast.Expression:
     return _with_default(tree, prepared)
 
 
+def is_constant(node: ast.AST) -> bool:
+    """Return whether the value of an expression is written out in it."""
+    if isinstance(node, ast.Constant):
+        return True
+    if isinstance(node, ast.UnaryOp):
+        return isinstance(node.operand, ast.Constant)
+    if isinstance(node, ast.List | ast.Tuple | ast.Set):
+        return all(map(is_constant, node.elts))
+    if isinstance(node, ast.Dict):
+        return all(key is not None and is_constant(key) for key in node.keys) and all(map(is_constant, node.values))
+    return False
+
+
 def _parse_expression(text: str) -> ast.Expression:
     with without_warnings():
         return ast.parse(text, FILENAME, mode="eval")

@@ -2,9 +2,9 @@
 
 Everything is built with `wire/trees.py`, with one exception: the records of a metric trace. A search sends thousands of
 these, which differ only in the path they stand under, name and context, and their numbers. So their bytes are laid out
-once per shape and filled in (`trace_bytes`); a test compares them with those of the general encoder. What stands around
-the traces, params and properties, is most of the rest and the same in each search: of small runs it is remembered by
-content, so that nothing can be out of date.
+once per shape and filled in (`trace_pieces`); a test compares them with those of the general encoder. What stands
+around the traces, params and properties, is most of the rest and the same in each search: of small runs it is
+remembered by content, so that nothing can be out of date.
 """
 
 from __future__ import annotations
@@ -17,12 +17,18 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from matyan.catalog.model import Experiment, Tag
 from matyan.ids import RunId
-from matyan.query.executor import Trace, WorkClock
+from matyan.limits import CHUNK_POINTS_MAX
+from matyan.query.executor import WorkClock
+from matyan.query.traces import Trace
 from matyan.runs.model import SYSTEM_PARAMS, Run
-from matyan.sequences.model import Bucket, Summary
+from matyan.sequences.chunks import ColumnName
+from matyan.sequences.model import Bucket, Columns, Float64s, Summary
+from matyan.sequences.packed import PackedColumns
+from matyan.sequences.repository import SAMPLE_POINTS_MAX
 from matyan.wire.codec import decode_tree
 from matyan.wire.trees import begin_array, encode_path, encode_tree_records, progress, stopped
 
@@ -36,12 +42,19 @@ RUNS_REMEMBERED_MAX: Final = 4096
 REMEMBERED_BYTES_MAX: Final = 4096
 """Of a run's params, or of its texts: encoded as records they take several times as much."""
 MILLISECONDS_PER_SECOND: Final = 1000.0
-POINTS_PER_PIECE: Final = 32_768
-"""256 kB: what the processor holds near between conversion and sending."""
+POINTS_PER_PIECE: Final = 15 * CHUNK_POINTS_MAX
+"""240 kB: with what stands before them they are sent as they are (`http/streaming.py`)."""
 
 _LENGTH: Final = struct.Struct("<I")
 _FLOAT64: Final = np.dtype("<f8")
 _ARRAYS: Final = ("values", "iters", "epochs", "timestamps", "x_axis_values", "x_axis_iters")
+_COLUMNS_SENT: Final[Sequence[tuple[ColumnName, Callable[[NDArray[Any]], Float64s]]]] = (
+    ("values", lambda values: values),
+    ("steps", lambda steps: steps.astype(_FLOAT64)),
+    ("epochs", lambda epochs: epochs),
+    ("times", lambda times_ms: times_ms / MILLISECONDS_PER_SECOND),
+)
+"""What the first four of these are made of, and how."""
 _BYTES_TAG: Final = 5
 """First byte of an encoded blob (contract, streaming-codec section 3); contexts, being JSON, hold none."""
 
@@ -157,42 +170,70 @@ def _known_head(run_id: RunId, params: bytes) -> bytes:
     return encode_tree_records({run_id: {"params": decode_tree(params), "traces": []}})
 
 
-def trace_bytes(run: Run, index: int, trace: Trace, *, points: int) -> bytes:
-    """Return the records of a run's trace: what `encode_tree_records` makes of it, faster.
+def trace_pieces(run: Run, index: int, trace: Trace, *, points: int) -> Iterable[bytes]:
+    """Return the records of a run's trace: what `encode_tree_records` makes of it, faster, and in pieces if it is long.
 
     Args:
         run: the run.
         index: the place of the trace in the run's list.
-        trace: the metric, with a sample of at most SAMPLE_POINTS_MAX points.
+        trace: the metric, with a sample of any length.
         points: the `p` of the request.
     """
-    summary, (steps, values, epochs, times_ms), axis = trace.summary, trace.sample, trace.axis
-    columns = [values, steps.astype(_FLOAT64), epochs, times_ms / MILLISECONDS_PER_SECOND, *(axis or (None, None))]
+    summary, sample, axis = trace
+    if isinstance(sample, Columns) and len(sample) <= SAMPLE_POINTS_MAX:
+        return (_trace_bytes(run, index, summary, sample, axis, points=points),)
+    return _long_trace_pieces(run, index, trace, points=points)
+
+
+def _trace_bytes(
+    run: Run, index: int, summary: Summary, sample: Columns, axis: tuple[Float64s, Float64s] | None, *, points: int
+) -> bytes:
+    steps, values, epochs, times_ms = sample
+    columns = [values, steps.astype(_FLOAT64), epochs, times_ms / MILLISECONDS_PER_SECOND, *(axis or ())]
     root = encode_path((run.hash, "traces", index))
-    head = _head_layout(len(root), summary.name, summary.context, points)
-    arrays = _array_layout(len(root), len(steps), None if axis is None else len(axis[0]))
-    return _fill(head, root, ()) + _fill(arrays, root, [column.tobytes() for column in columns if column is not None])
+    (head,) = _head_layout(len(root), summary.name, summary.context, points)
+    arrays = _array_layout(len(root), len(sample), None if axis is None else len(axis[0]))
+    return root.join(head) + _fill(arrays, root, columns)
 
 
-def long_trace_pieces(run: Run, index: int, trace: Trace, *, points: int) -> Iterator[bytes]:
-    """Yield the records of a run's trace of any length in pieces, so that no copy of a whole array is made.
-
-    Args: as of `trace_bytes`.
-    """
-    summary, (steps, values, epochs, times_ms), axis = trace.summary, trace.sample, trace.axis
+def _long_trace_pieces(run: Run, index: int, trace: Trace, *, points: int) -> Iterator[bytes]:
+    """Yield the records in pieces, so that no array is made as a whole only to be copied."""
+    summary, sample, axis = trace
     root = (run.hash, "traces", index)
     tree = {"name": summary.name, "context": summary.context_object, "slice": [0, 0, points]}
     yield encode_tree_records({run.hash: {"traces": {index: tree}}})
-    columns = (values, steps, epochs, times_ms, *(axis or ()))
-    for name, column in zip(_ARRAYS, columns, strict=False):
-        yield begin_array((*root, name), len(column))
-        for begin in range(0, len(column), POINTS_PER_PIECE):
-            part = column[begin : begin + POINTS_PER_PIECE]
-            numbers = part / MILLISECONDS_PER_SECOND if column is times_ms else part
-            yield numbers.astype(_FLOAT64, copy=False).tobytes()
+    for name, (column, as_sent) in zip(_ARRAYS, _COLUMNS_SENT, strict=False):
+        yield begin_array((*root, name), len(sample))
+        yield from _joined(map(as_sent, _parts(sample, column)))
+    axis_names = _ARRAYS[len(_COLUMNS_SENT) :]
     if axis is None:
-        nothing = dict.fromkeys(_ARRAYS[len(columns) :])
-        yield encode_tree_records({run.hash: {"traces": {index: nothing}}})
+        yield encode_tree_records({run.hash: {"traces": {index: dict.fromkeys(axis_names)}}})
+        return
+    for name, array in zip(axis_names, axis, strict=True):
+        yield begin_array((*root, name), len(array))
+        yield from _joined(_cut(array))
+
+
+def _parts(sample: Columns | PackedColumns, column: ColumnName) -> Iterator[NDArray[Any]]:
+    return sample.parts(column) if isinstance(sample, PackedColumns) else _cut(getattr(sample, column))
+
+
+def _cut(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    return (array[begin : begin + CHUNK_POINTS_MAX] for begin in range(0, len(array), CHUNK_POINTS_MAX))
+
+
+def _joined(parts: Iterable[Float64s]) -> Iterator[bytes]:
+    """Yield the bytes of arrays, POINTS_PER_PIECE at once or a few less: they are copied once, while they are near."""
+    gathered: list[memoryview] = []
+    count = 0
+    for part in parts:
+        if count + len(part) > POINTS_PER_PIECE:
+            yield b"".join(gathered)
+            gathered, count = [], 0
+        gathered.append(part.data)
+        count += len(part)
+    if gathered:
+        yield b"".join(gathered)
 
 
 def run_tail(run: Run) -> bytes:
@@ -259,10 +300,10 @@ def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         yield parts[0], parts[1]
 
 
-def _fill(layout: Layout, root: bytes, blobs: Sequence[bytes]) -> bytes:
-    parts: list[bytes] = []
+def _fill(layout: Layout, root: bytes, blobs: Sequence[Float64s]) -> bytes:
+    parts: list[bytes | memoryview] = []
     for pieces, blob in zip(layout, blobs, strict=False):
-        parts += (root.join(pieces), blob)
+        parts += (root.join(pieces), blob.data)
     parts.append(root.join(layout[-1]))
     return b"".join(parts)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -19,10 +20,11 @@ from matyan.errors import TooSlowError, UnavailableError
 from matyan.ids import Project, RunNumber
 from matyan.runs import repository as runs
 from matyan.runs.model import Run
+from matyan.runs.repository import Page
 from matyan.runs.window import Entity, Window, weigh
 from matyan.store import changes, keyspace
 from matyan.store.changes import Change
-from matyan.store.keyspace import Subspace
+from matyan.store.subspaces import Subspace
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +37,11 @@ CHANGED_RUNS_MAX: Final = 1000
 """Bounds of what one search follows, tens of milliseconds; where more has changed, the window begins anew."""
 
 
-class Page(NamedTuple):
-    """Runs in the order of creation, newest first."""
+class HeldNumbers(NamedTuple):
+    """Runs in memory in the order of creation, newest first."""
 
-    runs: list[Run]
-    position: bytes | None
-    """Behind which the next page begins; None when there is none."""
+    numbers: array[int]
+    runs: Sequence[Run]
 
 
 class _News(NamedTuple):
@@ -108,7 +109,7 @@ class RunCache:
         Those in memory are as of the last `catch_up` or newer.
         """
         held = self._of(project)
-        before = None if after is None else RunPlace(*keyspace.run_by_time_place(after))
+        before = _place(after)
         with held.lock:
             found = held.window.list_newest(before=before, rows_max=rows_max)
             if found:
@@ -118,6 +119,16 @@ class RunCache:
             if held.has_begun and held.window.continues(before):
                 return self._grow(project, held, after, rows_max)
         return self._read(project, after, rows_max)
+
+    def list_held(self, project: Project, *, after: bytes | None, rows_max: int) -> HeldNumbers | None:
+        """Return which runs `list_newest` does, as far as they are in memory; None where the next one is not."""
+        held = self._of(project)
+        before = _place(after)
+        with held.lock:
+            found = held.window.list_newest(before=before, rows_max=rows_max)
+            if found:
+                return HeldNumbers(held.window.list_numbers(before=before, rows_max=rows_max), found)
+            return HeldNumbers(array("Q"), found) if held.window.is_whole else None
 
     def load(self, reader: KvReader, project: Project, numbers: Sequence[RunNumber]) -> list[Run]:
         """Return runs in the order asked, those that are gone left out; `reader` reads what is not in memory."""
@@ -228,13 +239,11 @@ class RunCache:
 
     def _read(self, project: Project, after: bytes | None, rows_max: int) -> Page:
         """Read runs behind a position from the store."""
+        return self._kv.read(lambda reader: runs.load_newest(reader, project, after=after, rows_max=rows_max))
 
-        def read(reader: KvReader) -> Page:
-            listed = runs.list_newest(reader, project, after=after, rows_max=rows_max)
-            found = runs.load(reader, project, [entry.number for entry in listed])
-            return Page(found, listed[-1].position if len(listed) == rows_max else None)
 
-        return self._kv.read(read)
+def _place(position: bytes | None) -> RunPlace | None:
+    return None if position is None else RunPlace(*keyspace.run_by_time_place(position))
 
 
 def _read_news(reader: KvReader, project: Project, place: bytes | None) -> _News | None:

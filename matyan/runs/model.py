@@ -14,7 +14,7 @@ SYSTEM_PARAMS: Final = "__system_params"
 EMPTY_TREE: Final = b"\x80"
 
 
-class Artifact(msgspec.Struct, array_like=True, frozen=True):
+class Artifact(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A file of a run; `path` is unique in it."""
 
     path: str
@@ -24,7 +24,7 @@ class Artifact(msgspec.Struct, array_like=True, frozen=True):
     """Where the file lay on the machine that uploaded it, if somebody said so."""
 
 
-class EditMark(msgspec.Struct, array_like=True, frozen=True):
+class EditMark(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The place in a log at which somebody changed or deleted a run: what stands before it is older."""
 
     log_id: str
@@ -32,8 +32,11 @@ class EditMark(msgspec.Struct, array_like=True, frozen=True):
     """Of the run's partition, at that moment."""
 
 
-class RunDocument(msgspec.Struct, array_like=True, kw_only=True):
-    """The stored form of a run: one value. Params are kept encoded and decoded only when somebody asks."""
+class RunDocument(msgspec.Struct, array_like=True, kw_only=True, gc=False):
+    """The stored form of a run: one value. Params are kept encoded and decoded only when somebody asks.
+
+    It cannot be part of a cycle, and a hundred thousand of them are half a scan's work for the garbage collector.
+    """
 
     hash: str
     name: str | None = None
@@ -67,7 +70,7 @@ def name_of(document: RunDocument) -> str:
     return f"Run: {document.hash}" if document.name is None else document.name
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class Run(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     """A run as read: its document with experiment and tags resolved. Not to be changed: searches share it."""
 
     number: RunNumber

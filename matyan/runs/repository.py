@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import msgspec
 
 from matyan.catalog import repository as catalog
-from matyan.catalog.model import RunPlace
+from matyan.catalog.model import RunPlace, Tag
 from matyan.engines.kv.protocol import KvReader, KvTransaction
 from matyan.ids import Project, RunId, RunNumber
 from matyan.limits import SCAN_ROWS_MAX
 from matyan.runs import entries
 from matyan.runs.model import Run, RunDocument
 from matyan.store import changes, indexes, keyspace
-from matyan.store.keyspace import Subspace
 from matyan.store.records import RecordCodec, clear_document, get_documents, head_key, put_document
+from matyan.store.records import read_documents as scan_documents
+from matyan.store.subspaces import Subspace
 
 _codec: Final = RecordCodec(RunDocument)
 _NUMBER: Final = struct.Struct("<Q")
 FIRST_NUMBER: Final = RunNumber(1)
+STRETCH_LEAST: Final = 16
+"""To scan fewer documents is no faster than to look them up."""
+GAP_MAX: Final = 2
+"""Between numbers that are scanned together: where one is missing, the scan reads its run for nothing."""
 
 
 class Listed(NamedTuple):
@@ -29,6 +35,14 @@ class Listed(NamedTuple):
 
     number: RunNumber
     position: bytes
+
+
+class Page(NamedTuple):
+    """Runs in the order of creation, newest first."""
+
+    runs: list[Run]
+    position: bytes | None
+    """Behind which the next page begins; None when there is none."""
 
 
 class CreatedPage(NamedTuple):
@@ -151,25 +165,80 @@ def which_exist(reader: KvReader, project: Project, numbers: Collection[RunNumbe
 
 def load(reader: KvReader, project: Project, numbers: Sequence[RunNumber], *, system_params: bool = False) -> list[Run]:
     """Return runs with experiment and tags resolved, in the order asked; those that are gone are left out."""
-    pairs = [
-        (number, document)
-        for number, document in zip(numbers, read_documents(reader, project, numbers), strict=True)
-        if document is not None
-    ]
-    experiment_ids = {document.experiment_id for _, document in pairs if document.experiment_id is not None}
-    tag_ids = {tag_id for _, document in pairs for tag_id in document.tag_ids}
-    experiments = catalog.experiments.get_many(reader, project, sorted(experiment_ids))
-    tags = catalog.tags.get_many(reader, project, sorted(tag_ids))
-    found = [
-        Run(
-            number=number,
-            document=document,
-            experiment=experiments.get(document.experiment_id or ""),
-            tags=tuple(tags[tag_id] for tag_id in document.tag_ids if tag_id in tags and not tags[tag_id].archived),
-        )
-        for number, document in pairs
-    ]
+    documents = dict(zip(numbers, read_documents(reader, project, numbers), strict=True))
+    found = _resolved(
+        reader, project, {number: document for number, document in documents.items() if document is not None}
+    )
     return with_system_params(reader, project, found) if system_params else found
+
+
+def load_newest(reader: KvReader, project: Project, *, after: bytes | None, rows_max: int) -> Page:
+    """Return runs with experiment and tags resolved by time of creation, newest first, behind the position `after`.
+
+    It does what listing and loading them does, in a third of the time on FoundationDB: runs that were created one after
+    the other have documents that lie together.
+    """
+    keys = _newest_keys(reader, project, after, rows_max)
+    numbers = keyspace.place_numbers(keys, len(_by_time_base(project)))
+    stored = _read_together(reader, project, numbers)
+    documents = dict(zip(stored, _codec.decode_many([*stored.values()]), strict=True))
+    found = {number: documents[number] for number in numbers if number in documents}
+    return Page(_resolved(reader, project, found), keys[-1] if len(keys) == rows_max else None)
+
+
+def _read_together(reader: KvReader, project: Project, numbers: Sequence[RunNumber]) -> dict[RunNumber, bytes]:
+    """Return what is stored of runs, and of some between them: close numbers by a scan, the others one by one."""
+    found: dict[RunNumber, bytes] = {}
+    scattered: list[RunNumber] = []
+    at = len(keyspace.subspace(project, Subspace.RUNS))
+    for stretch in _stretches(numbers):
+        if len(stretch) < STRETCH_LEAST:
+            scattered += stretch
+            continue
+        documents = list(scan_documents(reader, *keyspace.run_documents(project, stretch[0], stretch[-1])))
+        together = keyspace.document_numbers([base for base, _ in documents], at)
+        found.update(zip(together, [data for _, data in documents], strict=True))
+    single = get_documents(reader, [keyspace.run_document(project, number) for number in scattered])
+    found.update((number, data) for number, data in zip(scattered, single, strict=True) if data is not None)
+    return found
+
+
+def _stretches(numbers: Sequence[RunNumber]) -> Iterator[list[RunNumber]]:
+    """Yield numbers ascending, in lists without large gaps."""
+    ordered = sorted(numbers)
+    begin = 0
+    for end, (number, following) in enumerate(pairwise(ordered), 1):
+        if following - number > GAP_MAX:
+            yield ordered[begin:end]
+            begin = end
+    yield ordered[begin:]
+
+
+def _resolved(reader: KvReader, project: Project, documents: Mapping[RunNumber, RunDocument]) -> list[Run]:
+    """Return runs with experiment and tags, in the order of their documents.
+
+    A page of runs refers to the same few, in few combinations: these are looked up once, and shared.
+    """
+    experiment_ids = {document.experiment_id for document in documents.values() if document.experiment_id is not None}
+    combinations = {document.tag_ids for document in documents.values()}
+    experiments = catalog.experiments.get_many(reader, project, sorted(experiment_ids))
+    tags = catalog.tags.get_many(reader, project, sorted({tag_id for ids in combinations for tag_id in ids}))
+    attached = {ids: _attached(ids, tags) for ids in combinations}
+    found: list[Run] = []
+    for number, document in documents.items():
+        experiment = experiments.get(document.experiment_id or "")
+        if experiment is not None:
+            document.experiment_id = experiment.id
+        document.tag_ids, visible = attached[document.tag_ids]
+        found.append(Run(number=number, document=document, experiment=experiment, tags=visible))
+    return found
+
+
+def _attached(tag_ids: tuple[str, ...], tags: Mapping[str, Tag]) -> tuple[tuple[str, ...], tuple[Tag, ...]]:
+    """Return the ids, and the tags of these that are there and not archived."""
+    known = [tags[tag_id] for tag_id in tag_ids if tag_id in tags]
+    shared = {tag.id: tag.id for tag in known}
+    return tuple(shared.get(tag_id, tag_id) for tag_id in tag_ids), tuple(tag for tag in known if not tag.archived)
 
 
 def with_system_params(reader: KvReader, project: Project, found: Sequence[Run]) -> list[Run]:
@@ -190,15 +259,22 @@ def list_newest(
     reader: KvReader, project: Project, *, after: bytes | None = None, rows_max: int = SCAN_ROWS_MAX
 ) -> list[Listed]:
     """Return runs by time of creation, newest first, beginning behind the position `after`."""
-    base = keyspace.subspace(project, Subspace.RUNS_BY_TIME)
-    begin, end = keyspace.children(base)
-    keys = [key for key, _ in reader.scan(begin, end if after is None else after, rows_max=rows_max, reverse=True)]
-    return list(map(Listed, keyspace.place_numbers(keys, len(base)), keys))
+    keys = _newest_keys(reader, project, after, rows_max)
+    return list(map(Listed, keyspace.place_numbers(keys, len(_by_time_base(project))), keys))
+
+
+def _newest_keys(reader: KvReader, project: Project, after: bytes | None, rows_max: int) -> list[bytes]:
+    begin, end = keyspace.children(_by_time_base(project))
+    return [key for key, _ in reader.scan(begin, end if after is None else after, rows_max=rows_max, reverse=True)]
+
+
+def _by_time_base(project: Project) -> bytes:
+    return keyspace.subspace(project, Subspace.RUNS_BY_TIME)
 
 
 def list_created(reader: KvReader, project: Project, *, after: bytes | None = None) -> CreatedPage:
     """Return when runs were created, newest first, beginning behind the position `after`."""
-    base = keyspace.subspace(project, Subspace.RUNS_BY_TIME)
+    base = _by_time_base(project)
     begin, end = keyspace.children(base)
     rows = reader.scan(begin, end if after is None else after, rows_max=SCAN_ROWS_MAX, reverse=True)
     moments = [keyspace.created_us(key, len(base)) for key, _ in rows]

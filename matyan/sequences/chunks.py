@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from pcodec import ChunkConfig, DeltaSpec, ModeSpec, standalone
 from matyan.errors import CorruptedError, InvalidArgumentError
 from matyan.limits import CHUNK_POINTS_MAX
 from matyan.sequences.model import Columns, Float64s, Points
+
+ColumnName = Literal["steps", "values", "epochs", "times"]
 
 FORMAT_VERSION: Final = 1
 RAW: Final = 0
@@ -29,9 +31,20 @@ PCODEC_FLOAT32: Final = 2
 
 _HEADER: Final = struct.Struct("<BBI")
 _LENGTH: Final = struct.Struct("<I")
+_NO_LENGTH: Final = _LENGTH.pack(0)
+_NUMBER_BYTES: Final = 8
+"""Of one number in an uncompressed column."""
 _EMPTY_INTS: Final = np.empty(0, np.int64)
 _EMPTY_FLOATS: Final = np.empty(0, np.float64)
 EMPTY: Final = Columns(_EMPTY_INTS, _EMPTY_FLOATS, _EMPTY_FLOATS, _EMPTY_INTS)
+
+_COLUMNS: Final[Mapping[ColumnName, tuple[int, type[np.generic]]]] = {
+    "steps": (0, np.int64),
+    "values": (1, np.float64),
+    "epochs": (2, np.float64),
+    "times": (3, np.int64),
+}
+"""Place in a block and type in memory."""
 
 _THOROUGH: Final = ChunkConfig()
 _QUICK: Final = ChunkConfig(compression_level=4, mode_spec=ModeSpec.classic(), delta_spec=DeltaSpec.no_op())
@@ -82,6 +95,12 @@ def count(block: bytes) -> int:
     return n
 
 
+def is_packed(block: bytes) -> bool:
+    """Return whether decoding a block takes longer than looking it up."""
+    codec: int = _HEADER.unpack_from(block)[1]
+    return codec != RAW
+
+
 def extend_raw(block: bytes, points: Points) -> bytes | None:
     """Return an uncompressed block with points appended behind its own, or None when they cannot simply be appended.
 
@@ -89,20 +108,32 @@ def extend_raw(block: bytes, points: Points) -> bytes | None:
     five times the work. The caller has seen that the steps rise beyond those of the block.
     """
     version, codec, n = _HEADER.unpack_from(block)
+    steps, values, epochs, times = points
+    count, size = n + len(steps), n * _NUMBER_BYTES
     if version != FORMAT_VERSION or codec != RAW:
         return None
-    steps, values, epochs, times = _split(block)
-    if n and bool(epochs) != (points.epochs is not None):
-        return None
-    return _join(
-        RAW,
-        n + len(points.steps),
-        [
-            steps + array("q", points.steps).tobytes(),
-            values + array("d", points.values).tobytes(),
-            b"" if points.epochs is None else epochs + array("d", points.epochs).tobytes(),
-            times + array("q", points.times).tobytes(),
-        ],
+    epochs_size = 0 if epochs is None else size
+    if len(block) != _HEADER.size + 4 * _LENGTH.size + 3 * size + epochs_size:
+        return None  # one of them has epochs and the other has none
+    values_at = _HEADER.size + 2 * _LENGTH.size + size
+    epochs_at = values_at + _LENGTH.size + size
+    length = _LENGTH.pack(count * _NUMBER_BYTES)
+    return b"".join(
+        (
+            _HEADER.pack(FORMAT_VERSION, RAW, count),
+            length,
+            block[_HEADER.size + _LENGTH.size : values_at - _LENGTH.size],
+            array("q", steps).tobytes(),
+            length,
+            block[values_at : values_at + size],
+            array("d", values).tobytes(),
+            _NO_LENGTH if epochs is None else length,
+            block[epochs_at : epochs_at + epochs_size],
+            b"" if epochs is None else array("d", epochs).tobytes(),
+            length,
+            block[len(block) - size :],
+            array("q", times).tobytes(),
+        )
     )
 
 
@@ -112,9 +143,7 @@ def decode(block: bytes) -> Columns:
     Raises:
         CorruptedError: the block is of an unknown format or codec.
     """
-    version, codec, n = _HEADER.unpack_from(block)
-    if version != FORMAT_VERSION or codec > PCODEC_FLOAT32:
-        raise CorruptedError(f"a chunk has format {version}, codec {codec}; a newer release may have written it")
+    codec, n = _codec_of(block)
     steps, values, epochs, times = _split(block)
     if codec == RAW:
         return Columns(
@@ -129,6 +158,32 @@ def decode(block: bytes) -> Columns:
         _decompress(epochs) if epochs else _missing(n),
         _decompress(times),
     )
+
+
+class Packed(NamedTuple):
+    """A block whose columns are not decoded yet."""
+
+    codec: int
+    points: int
+    columns: Sequence[bytes]
+
+
+def split(block: bytes) -> Packed:
+    """Return what `decode_column` takes.
+
+    Raises:
+        CorruptedError: as `decode`.
+    """
+    return Packed(*_codec_of(block), _split(block))
+
+
+def decode_column(block: Packed, name: ColumnName) -> NDArray[Any]:
+    """Return one column of what `decode` returns, without the work for the others."""
+    at, dtype = _COLUMNS[name]
+    data = block.columns[at]
+    if not data and name == "epochs":
+        return _missing(block.points)
+    return np.frombuffer(data, dtype) if block.codec == RAW else _decompress(data).astype(dtype, copy=False)
 
 
 def merge(parts: Sequence[Columns]) -> Columns:
@@ -162,6 +217,14 @@ def cut(columns: Columns, points: int) -> Iterator[Columns]:
     """Return `columns` in blocks of at most `points` rows."""
     for begin in range(0, len(columns), points):
         yield take(columns, slice(begin, begin + points))
+
+
+def _codec_of(block: bytes) -> tuple[int, int]:
+    """Return the codec of a block and how many points it holds."""
+    version, codec, n = _HEADER.unpack_from(block)
+    if version != FORMAT_VERSION or codec > PCODEC_FLOAT32:
+        raise CorruptedError(f"a chunk has format {version}, codec {codec}; a newer release may have written it")
+    return codec, n
 
 
 def _is_rising(steps: NDArray[np.int64]) -> bool:

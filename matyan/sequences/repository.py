@@ -9,21 +9,21 @@ the preview and the tail. Blocks are numbered in order of writing; of a step tha
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from functools import lru_cache
+from itertools import chain
 from typing import Final, NamedTuple
 
 import msgspec
-import numpy as np
 
 from matyan.engines.kv.protocol import KeyRange, KvReader, KvTransaction, Pair
 from matyan.ids import Project, RunNumber
 from matyan.limits import CHUNK_POINTS_MAX, PREVIEW_POINTS_MAX, SCAN_ROWS_MAX, SMALL_CHUNKS_MAX, TAIL_POINTS_MAX
 from matyan.sequences import chunks, entries
-from matyan.sequences.model import Bucket, Columns, Points, SequenceKey, Summary
+from matyan.sequences.model import CACHED_TEXT_MAX, Bucket, Columns, Points, SequenceKey, Summary
+from matyan.sequences.packed import remembered_columns
 from matyan.sequences.sampling import sample
+from matyan.sequences.summarising import add_followers, follow, summarise
 from matyan.store import keyspace
 from matyan.store.records import RecordCodec
 
@@ -40,8 +40,10 @@ class SequenceRef(NamedTuple):
 
 
 class OpenSequence(NamedTuple):
-    """What appending needs to know; a new sequence has neither."""
+    """What appending needs to know; a new sequence has neither summary nor tail."""
 
+    summary_key: bytes
+    tail_key: bytes
     summary: Summary | None
     tail: bytes | None
 
@@ -145,16 +147,34 @@ def list_summaries(
 
 def open_keys(project: Project, refs: Sequence[SequenceRef]) -> list[bytes]:
     """Return the keys that `open_many` reads."""
-    tails = [keyspace.points(project, ref.number, ref.key.digest()) + _block(keyspace.TAIL) for ref in refs]
-    return [*summary_keys(project, refs), *tails]
+    return list(chain.from_iterable(_hot_keys(project, ref) for ref in refs))
+
+
+def _hot_keys(project: Project, ref: SequenceRef) -> tuple[bytes, bytes]:
+    """Return the keys of summary and tail. Asked for twice with every slice, so the latest are remembered."""
+    if len(ref.key.name) + len(ref.key.context) <= CACHED_TEXT_MAX:
+        return _known_hot_keys(project, ref)
+    return _make_hot_keys(project, ref)
+
+
+def _make_hot_keys(project: Project, ref: SequenceRef) -> tuple[bytes, bytes]:
+    digest = ref.key.digest()
+    return (
+        keyspace.summary(project, ref.number, ref.key.bucket, digest),
+        keyspace.points(project, ref.number, digest) + _block(keyspace.TAIL),
+    )
+
+
+_known_hot_keys: Final = lru_cache(65_536)(_make_hot_keys)
 
 
 def open_many(reader: KvReader, project: Project, refs: Sequence[SequenceRef]) -> list[OpenSequence]:
     """Return what `append` needs, for many sequences in one round trip."""
-    values = reader.get_many(open_keys(project, refs))
+    keys = open_keys(project, refs)
+    values = reader.get_many(keys)
     return [
-        OpenSequence(None if summary is None else _codec.decode(summary), tail)
-        for summary, tail in zip(values[: len(refs)], values[len(refs) :], strict=True)
+        OpenSequence(summary_key, tail_key, None if summary is None else _codec.decode(summary), tail)
+        for summary_key, tail_key, summary, tail in zip(keys[::2], keys[1::2], values[::2], values[1::2], strict=True)
     ]
 
 
@@ -172,12 +192,17 @@ def append(
     extended = _extend(opened, fresh, dtype)
     if extended is not None:
         assert opened.summary is not None
-        tx.put(base + _block(keyspace.TAIL), extended)
-        put_summary(tx, project, ref.number, opened.summary)
+        if chunks.count(extended) > TAIL_POINTS_MAX:
+            extended = chunks.encode_raw(_flush(tx, base, opened.summary, chunks.decode(extended)))
+        tx.put(opened.tail_key, extended)
+        if opened.summary.indexed is None:
+            put_summary(tx, project, ref.number, opened.summary)
+        else:
+            tx.put(opened.summary_key, _codec.encode(opened.summary))
         return
     columns = fresh.columns()
     tail = chunks.EMPTY if opened.tail is None else chunks.decode(opened.tail)
-    summary = _summarise(opened.summary, ref.key, columns, dtype)
+    summary = summarise(opened.summary, ref.key, columns, dtype)
     merged = chunks.merge([tail, columns])
     # Exact while everything is in the tail; later a step written again counts twice.
     summary.count += len(merged) - len(tail)
@@ -188,38 +213,22 @@ def append(
 
 
 def _extend(opened: OpenSequence, fresh: Points, dtype: str) -> bytes | None:
-    """Return the tail with points appended, and bring the summary up to date; None where that is not enough.
+    """Return the tail with points appended, however many, and update the summary; None where that is not enough.
 
     It is enough for what training mostly sends: finite values of one type, in order, beyond all that is there.
     """
-    summary, tail = opened
-    if summary is None or tail is None or summary.dtype != dtype:
-        return None
-    steps, values, _, times = fresh
-    if steps[0] <= summary.last_step or chunks.count(tail) + len(steps) > TAIL_POINTS_MAX:
-        return None
-    if not math.isfinite(sum(values)) or not _rise(steps):
+    summary, tail = opened.summary, opened.tail
+    if summary is None or tail is None or summary.dtype != dtype or not follow(summary, fresh):
         return None
     extended = chunks.extend_raw(tail, fresh)
-    if extended is None:
-        return None
-    summary.count += len(steps)
-    summary.last_step, summary.last = steps[-1], values[-1]
-    low, high = min(values), max(values)
-    summary.minimum = low if summary.minimum is None else min(summary.minimum, low)
-    summary.maximum = high if summary.maximum is None else max(summary.maximum, high)
-    summary.time_first_ms = min(summary.time_first_ms, *times)
-    summary.time_last_ms = max(summary.time_last_ms, *times)
+    if extended is not None:
+        add_followers(summary, fresh)
     return extended
-
-
-def _rise(steps: list[int]) -> bool:
-    return len(steps) == 1 or all(map(operator.lt, steps, islice(steps, 1, None)))
 
 
 def settle(tx: KvTransaction, project: Project, ref: SequenceRef) -> None:
     """Store a sequence that has fallen quiet as compactly as it goes, and index its values; more may still follow."""
-    ((summary, block),) = open_many(tx, project, [ref])
+    (_, _, summary, block) = open_many(tx, project, [ref])[0]
     if summary is None:
         return
     if block is not None:
@@ -282,41 +291,6 @@ def _put_chunk(tx: KvTransaction, base: bytes, summary: Summary, points: Columns
     return number
 
 
-def _summarise(known: Summary | None, key: SequenceKey, fresh: Columns, dtype: str) -> Summary:
-    steps, values, _, times = fresh
-    step_max = int(steps.max())
-    # Of a step given several times the last row is the stored one.
-    last = float(values[len(steps) - 1 - int(np.argmax(steps[::-1]))])
-    if known is None:
-        known = Summary(
-            bucket=int(key.bucket),
-            name=key.name,
-            context=key.context,
-            dtype=dtype,
-            first_step=int(steps[0]),
-            first=float(values[0]),
-            last_step=step_max,
-            last=last,
-            step_min=int(steps.min()),
-            time_first_ms=int(times.min()),
-            time_last_ms=int(times.max()),
-        )
-    elif step_max >= known.last_step:
-        known.last_step, known.last = step_max, last
-    if known.dtype != dtype:
-        known.dtype = "number"
-    known.step_min = min(known.step_min, int(steps.min()))
-    known.time_first_ms = min(known.time_first_ms, int(times.min()))
-    known.time_last_ms = max(known.time_last_ms, int(times.max()))
-    known.non_finite += int(np.count_nonzero(~np.isfinite(values)))
-    numbers = values[~np.isnan(values)]
-    if len(numbers):
-        low, high = float(numbers.min()), float(numbers.max())
-        known.minimum = low if known.minimum is None else min(known.minimum, low)
-        known.maximum = high if known.maximum is None else max(known.maximum, high)
-    return known
-
-
 # ---- whole sequences
 
 
@@ -333,7 +307,7 @@ def encode_whole(key: SequenceKey, columns: Columns, *, dtype: str) -> Whole:
 
     A tenth of the work of appending: every point is compressed once.
     """
-    summary = _summarise(None, key, columns, dtype)
+    summary = summarise(None, key, columns, dtype)
     summary.count = len(columns)
     if len(columns) <= TAIL_POINTS_MAX:
         return Whole(summary, [(keyspace.TAIL, chunks.encode_chunk(columns))])
@@ -379,16 +353,22 @@ def read_samples(
     parts: list[list[Columns]] = [[] for _ in refs]
     for row, value in zip(owners, reader.get_many(keys), strict=True):
         if value is not None:
-            parts[row].append(chunks.decode(value))
-    return [sample(chunks.merge(found), points) for found in parts]
+            parts[row].append(remembered_columns(value))
+    # A block by itself is in order; to look at that again would be a tenth of the work of reading a short sequence.
+    return [sample(found[0] if len(found) == 1 else chunks.merge(found), points) for found in parts]
 
 
 def read_all(reader: KvReader, project: Project, number: RunNumber, summary: Summary) -> Columns:
     """Return every point of a sequence, steps strictly rising."""
+    return chunks.merge([chunks.decode(block) for block in read_blocks(reader, project, number, summary)])
+
+
+def read_blocks(reader: KvReader, project: Project, number: RunNumber, summary: Summary) -> list[bytes]:
+    """Return the blocks that hold every point of a sequence, in order of writing."""
     base = keyspace.points(project, number, summary.key.digest())
     where = KeyRange(base + _block(keyspace.PREVIEW + 1), base + _block(keyspace.TAIL) + b"\x00")
     rows = _continued(reader, reader.scan(*where, rows_max=SCAN_ROWS_MAX), where.end)
-    return chunks.merge([chunks.decode(value) for _, value in rows])
+    return [value for _, value in rows]
 
 
 def _continued(reader: KvReader, rows: list[tuple[bytes, bytes]], end: bytes) -> list[tuple[bytes, bytes]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,26 +135,45 @@ def test_without_a_complete_index_all_runs_are_asked(kv: KvEngine) -> None:
 # ---- the order of creation
 
 
-def listed(kv: KvEngine, source: PlannedRuns, *, after: bytes | None = None) -> list[Batch]:
-    return list(
-        executor.read_candidates(kv, source, DEFAULT_PROJECT, cache=RunCache(kv), after=after, system_params=False)
-    )
+def listed(
+    kv: KvEngine,
+    condition: Term,
+    *,
+    besides: RunNumber | None = None,
+    after: bytes | None = None,
+    cache: RunCache | None = None,
+) -> list[Batch]:
+    cache = cache or RunCache(kv)
+    source = PlannedRuns(condition, cache, besides=besides)
+    return list(executor.read_candidates(kv, source, DEFAULT_PROJECT, cache=cache, after=after, system_params=False))
 
 
 def places(batches: Sequence[Batch]) -> list[tuple[str, int]]:
     return [(candidate.run.hash, candidate.place) for batch in batches for candidate in batch.candidates]
 
 
+def cache_of(kv: KvEngine, held: int) -> RunCache:
+    """Return a cache with so many runs in memory."""
+    cache = RunCache(kv)
+    cache.catch_up(DEFAULT_PROJECT)
+    if held:
+        _, after = cache.list_newest(DEFAULT_PROJECT, after=None, rows_max=held)
+        cache.list_newest(DEFAULT_PROJECT, after=after, rows_max=1 if held < RUNS else RUNS)
+    return cache
+
+
+@pytest.mark.parametrize("held", [0, 90, RUNS])
 @pytest.mark.parametrize("sorted_max", [0, 512])
 @pytest.mark.parametrize("first_page", [1, 64])
 def test_runs_come_newest_first_with_their_places_among_all(
-    kv: KvEngine, monkeypatch: pytest.MonkeyPatch, sorted_max: int, first_page: int
+    kv: KvEngine, monkeypatch: pytest.MonkeyPatch, sorted_max: int, first_page: int, held: int
 ) -> None:
     make_runs(kv)
     monkeypatch.setattr(candidates, "SORTED_MAX", sorted_max)
+    monkeypatch.setattr(candidates, "KEYS_PER_SCAN", 32)
     monkeypatch.setattr(executor, "RUNS_PER_FIRST_READ", first_page)
 
-    batches = listed(kv, PlannedRuns(param("tenth", 3), besides=RunNumber(1)))
+    batches = listed(kv, param("tenth", 3), besides=RunNumber(1), cache=cache_of(kv, held))
 
     newest = [(f"r{i}", RUNS - i) for i in range(RUNS - 1, RUNS - 1 - first_page, -1)]
     others = [(f"r{i}", RUNS - i) for i in range(RUNS - 1 - first_page, -1, -1) if i % 10 == 3 or i == 0]
@@ -168,10 +188,53 @@ def test_behind_a_run_the_count_begins_anew(kv: KvEngine, monkeypatch: pytest.Mo
     monkeypatch.setattr(executor, "RUNS_PER_FIRST_READ", 1)
     after = kv.read(lambda reader: runs.position(reader, DEFAULT_PROJECT, RunId("r100")))
 
-    batches = listed(kv, PlannedRuns(param("tenth", 3)), after=after)
+    batches = listed(kv, param("tenth", 3), after=after)
 
     assert places(batches) == [("r99", 1), *((f"r{i}", 100 - i) for i in range(93, 0, -10))]
     assert batches[-1].checked == 100
+
+
+def rows_read(kv: KvEngine, condition: Term, *, held: int = 0) -> tuple[list[RunNumber], int]:
+    """Return which runs come behind the newest one, and how many entries were read to list them."""
+    counting = CountedKv(kv)
+    source = PlannedRuns(condition, cache_of(kv, held))
+    kv.read(lambda reader: source.list_runs(reader, DEFAULT_PROJECT, after=None, place=0, rows_max=1))
+    found: list[RunNumber] = []
+    place, after = 1, kv.read(lambda reader: runs.position(reader, DEFAULT_PROJECT, RunId(f"r{RUNS - 1}")))
+    while after is not None:
+        list_next = partial(source.list_runs, project=DEFAULT_PROJECT, after=after, place=place, rows_max=RUNS)
+        listing = counting.read(list_next)
+        assert listing is not None
+        found += listing.numbers
+        place, after = place + listing.passed, listing.rest
+    return found, counting.counts.values_read
+
+
+def test_the_order_of_many_runs_in_memory_is_not_read(kv: KvEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_runs(kv)
+    monkeypatch.setattr(candidates, "SORTED_MAX", 0)
+
+    numbers, read = rows_read(kv, param("tenth", 3), held=RUNS)
+
+    assert numbers == [i + 1 for i in range(193, 0, -10)]
+    assert read < RUNS / 2
+
+
+def test_many_runs_are_put_in_order_when_going_on_would_take_longer(
+    kv: KvEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_runs(kv)
+    term = param("tenth", 3)
+    monkeypatch.setattr(candidates, "SORTED_MAX", 0)
+    monkeypatch.setattr(candidates, "KEYS_PER_SCAN", 10)
+    monkeypatch.setattr(candidates, "KEYS_PER_READ_MAX", 10)
+
+    walked = rows_read(kv, term)
+    monkeypatch.setattr(candidates, "PASSED_PER_SORTED", 1)
+    ordered = rows_read(kv, term)
+
+    assert ordered[0] == walked[0] == [i + 1 for i in range(193, 0, -10)]
+    assert walked[1] > RUNS > ordered[1]
 
 
 def test_runs_with_huge_params_are_not_read_to_be_sorted(kv: KvEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,11 +242,11 @@ def test_runs_with_huge_params_are_not_read_to_be_sorted(kv: KvEngine, monkeypat
     monkeypatch.setattr(candidates, "SORTED_BYTES_MAX", 50_000)
     for i in range(60):
         store.make_run(kv, f"r{i}", created_at_seconds=1e9 + i, params={"third": i % 3, "huge": "x" * 5000})
-    source = PlannedRuns(param("third", 1))
+    numbers = np.arange(1, 61, dtype=np.uint64)
 
-    batches = listed(kv, source)
+    batches = listed(kv, param("third", 1))
 
-    assert kv.read(lambda reader: read_places(reader, DEFAULT_PROJECT, np.arange(1, 61, dtype=np.uint64))) is None
+    assert kv.read(lambda reader: read_places(reader, DEFAULT_PROJECT, numbers, RunCache(kv))) is None
     assert places(batches) == [("r59", 1), *((f"r{i}", 60 - i) for i in range(58, 0, -3))]
 
 
@@ -194,7 +257,7 @@ def test_places_only_rise_and_end_with_all_when_runs_came_in_another_order(
     for i in range(50):
         store.make_run(kv, f"r{i}", created_at_seconds=1e9 + i * 7 % 50, params={"third": i % 3})
 
-    batches = listed(kv, PlannedRuns(param("third", 1)))
+    batches = listed(kv, param("third", 1))
 
     found = [place for _, place in places(batches)]
     assert found == sorted(set(found))

@@ -31,8 +31,8 @@ from matyan.runs import repository as runs
 from matyan.runs.cache import RunCache
 from matyan.runs.model import Run
 from matyan.store import changes, keyspace
-from matyan.store.keyspace import Subspace
 from matyan.store.records import head_key
+from matyan.store.subspaces import Subspace
 from matyan.wire.codec import decode_tree, encode_tree
 from tests.support.kv import RunTwiceKv
 from tests.support.kv_faults import MODERATE, FaultRates, FaultyKv
@@ -143,9 +143,17 @@ class CountingReader:
         self._kv = kv
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        self._count(keys)
+        return self._reader.get_many(keys)
+
+    def scan(self, begin: bytes, end: bytes, *, rows_max: int, reverse: bool = False) -> list[tuple[bytes, bytes]]:
+        rows = self._reader.scan(begin, end, rows_max=rows_max, reverse=reverse)
+        self._count([key for key, _ in rows])
+        return rows
+
+    def _count(self, keys: Sequence[bytes]) -> None:
         prefix = keyspace.subspace(DEFAULT_PROJECT, Subspace.RUNS)
         self._kv.documents += sum(key.startswith(prefix) for key in keys)
-        return self._reader.get_many(keys)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reader, name)
@@ -790,6 +798,19 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 2), rows_max=st.integers(1, 5))
     def read_all(self, index: int, rows_max: int) -> None:
         assert scanned(self.caches[index], rows_max=rows_max) == stored(self.engine)
+
+    @rule(index=st.integers(0, 2), rows_max=st.integers(1, 5))
+    def list_held(self, index: int, rows_max: int) -> None:
+        cache = self.caches[index]
+        cache.catch_up(DEFAULT_PROJECT)
+        numbers: list[int] = []
+        after: bytes | None = None
+        while (page := cache.list_held(DEFAULT_PROJECT, after=after, rows_max=rows_max)) is not None and page.runs:
+            numbers += page.numbers
+            after = keyspace.run_by_time(DEFAULT_PROJECT, *page.runs[-1].document.place(page.runs[-1].number))
+        assert numbers == [run.number for run in stored(self.engine)][: len(numbers)]
+        assert page is None or len(numbers) == len(stored(self.engine))
+        assert len(numbers) == cache.runs_held
 
     @rule(index=st.integers(0, 2), wanted=st.lists(st.integers(1, 30), unique=True))
     def load(self, index: int, wanted: list[int]) -> None:

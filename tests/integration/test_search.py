@@ -13,7 +13,8 @@ from litestar.types import ASGIApp
 
 from matyan import threads
 from matyan.clock import ManualClock
-from matyan.engines.kv.protocol import KvEngine, KvReader, KvTransaction
+from matyan.engines.kv.protocol import KvEngine, KvReader
+from matyan.engines.kv.wrapper import KvWrapper
 from matyan.errors import UnavailableError
 from matyan.http.app import make_app
 from matyan.observe.metrics import Metrics
@@ -185,28 +186,16 @@ class TickingClock(ManualClock):
         return super().monotonic_seconds()
 
 
-class CountingKv:
+class CountingKv(KvWrapper):
     """Counts the transactions of an engine."""
 
     def __init__(self, engine: KvEngine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self.reads = 0
 
     def read(self, fn: Callable[[KvReader], T]) -> T:
         self.reads += 1
-        return self._engine.read(fn)
-
-    def write(self, fn: Callable[[KvTransaction], T], *, durable: bool = True) -> T:
-        return self._engine.write(fn, durable=durable)
-
-    def sync(self) -> None:
-        self._engine.sync()
-
-    def tend(self) -> None:
-        self._engine.tend()
-
-    def close(self) -> None:
-        self._engine.close()
+        return self.engine.read(fn)
 
 
 class BreakingKv(CountingKv):

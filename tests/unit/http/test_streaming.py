@@ -70,6 +70,21 @@ def test_many_small_chunks_make_few_messages(pool: Pool) -> None:
     assert len(bodies) <= 10
 
 
+@pytest.mark.parametrize("size", [1, PIECE_BYTES_MAX - 1, PIECE_BYTES_MAX, PIECE_BYTES_MAX + 1, 5 * PIECE_BYTES_MAX])
+def test_no_message_is_too_large_and_a_chunk_that_fits_is_not_copied(pool: Pool, size: int) -> None:
+    chunks = [b"small", bytes(size), b"x" * PIECE_BYTES_MAX, bytes(size), b"end"]
+
+    async def scenario() -> list[bytes]:
+        socket = Socket()
+        await deliver(stream(lambda: iter(chunks), pool=pool), socket)
+        return socket.bodies
+
+    bodies = run(scenario)
+    assert b"".join(bodies) == b"".join(chunks)
+    assert max(map(len, bodies)) <= PIECE_BYTES_MAX
+    assert any(body is chunks[2] for body in bodies)
+
+
 def test_an_empty_iterator_is_an_empty_body(pool: Pool) -> None:
     async def scenario() -> Socket:
         socket = Socket()

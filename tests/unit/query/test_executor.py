@@ -91,8 +91,8 @@ def test_first_read_no_further_than_the_last_wanted_run(kv: KvEngine) -> None:
 
 
 def narrowed(kv: KvEngine, wanted: set[int], *, counts_all: bool) -> list[Batch]:
-    def keep(candidate: Candidate) -> Candidate | None:
-        return candidate if candidate.place in wanted else None
+    def keep(candidate: Candidate) -> bool:
+        return candidate.place in wanted
 
     return list(executor.narrow(candidates(kv), keep, WorkClock(), counts_all=counts_all))
 
@@ -120,9 +120,9 @@ def test_slow_queries_hand_on_what_they_found_so_far(kv: KvEngine) -> None:
     made = make_runs(kv, 20)
     clock = ManualClock()
 
-    def keep(candidate: Candidate) -> Candidate:
+    def keep(_: Candidate) -> bool:
         clock.advance(executor.SLICE_SECONDS / 4.5)
-        return candidate
+        return True
 
     batches = list(executor.narrow(candidates(kv), keep, WorkClock(clock.monotonic_seconds)))
 

@@ -12,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matyan.errors import InvalidArgumentError, QuerySyntaxError
-from matyan.query.language import VARIABLES, compile_query
+from matyan.query.executor import Candidate
+from matyan.query.language import ROWS_PER_LOOK, VARIABLES, compile_query
 from matyan.query.sandbox import Budget, QueryBudgetError
 from matyan.query.syntax import DEPTH_MAX, NODES_MAX, TEXT_CHARACTERS_MAX, prepare
 from tests.support.dataset import golden_runs
 from tests.unit.query.rows import name_run
 
 NEWEST: Final = {"run": name_run(golden_runs()[0])}
+ROW: Final = Candidate(1, golden_runs()[0].run, golden_runs()[0].summaries)
 
 
 def is_true(text: str) -> bool:
@@ -223,20 +225,43 @@ def test_a_past_deadline_ends_the_search() -> None:
         query.matches(NEWEST)
 
 
-def test_a_cancelled_search_ends_within_a_row() -> None:
-    budget = Budget(seconds=1000, steps=10**12)
-    query = compile_query(
-        "[0 for a in range(9999) if [0 for b in range(9999) if [0 for c in range(9999)] == 0]]",
-        variable="run",
-        budget=budget,
-    )
-    timer = threading.Timer(0.05, budget.cancel)
-    timer.start()
+class Ticking:
+    """A clock that a second passes on at each look."""
 
-    with pytest.raises(QueryBudgetError):
-        query.matches(NEWEST)
+    def __init__(self) -> None:
+        self.seconds = 0.0
 
-    timer.join()
+    def __call__(self) -> float:
+        self.seconds += 1
+        return self.seconds
+
+
+def test_a_scan_grants_each_row_its_own_steps() -> None:
+    budget = Budget(seconds=1000, steps=350)
+    query = compile_query("[0 for i in range(100)] and run.name", variable="run", budget=budget)
+    selects = query.of_runs(NEWEST["run"])
+
+    assert [selects(ROW) for _ in range(50)] == [True] * 50
+    with pytest.raises(QueryBudgetError, match="350 steps"):
+        compile_query("[0 for i in range(300)]", variable="run", budget=budget).of_runs(NEWEST["run"])(ROW)
+
+
+def test_a_scan_ends_within_a_few_rows_of_its_deadline() -> None:
+    query = compile_query("run.name == 'x'", variable="run", budget=Budget(seconds=1.5, clock=Ticking()))
+    selects = query.of_runs(NEWEST["run"])
+    asked = [selects(ROW) for _ in range(ROWS_PER_LOOK)]
+
+    with pytest.raises(QueryBudgetError, match="longer"):
+        selects(ROW)
+
+    assert asked == [False] * ROWS_PER_LOOK
+
+
+def test_what_fails_to_evaluate_loses_its_row_alone() -> None:
+    selects = compile_query("run.name + 1 == 2 or True", variable="run").of_runs(NEWEST["run"])
+    others = compile_query("run.name == 1 or True", variable="run").of_runs(NEWEST["run"])
+
+    assert [selects(ROW), others(ROW), selects(ROW)] == [False, True, False]
 
 
 def test_queries_in_many_threads_do_not_disturb_each_other() -> None:

@@ -12,7 +12,8 @@ from matyan.catalog.model import Experiment, Tag
 from matyan.clock import ManualClock
 from matyan.ids import RunNumber
 from matyan.query import views
-from matyan.query.executor import Trace, WorkClock
+from matyan.query.executor import WorkClock
+from matyan.query.traces import Trace
 from matyan.query.views import Progress
 from matyan.runs.model import Run, RunDocument
 from matyan.sequences.model import Columns, Summary, canonical_context
@@ -62,12 +63,9 @@ def test_trace_bytes_equal_those_of_the_general_encoder(
         "x_axis_iters": None if axis is None else axis[1],
     }
 
-    asked = make_named_run(run_id), index, Trace(summary, columns, axis)
-    fast = views.trace_bytes(*asked, points=points)
-    pieces = list(views.long_trace_pieces(*asked, points=points))
+    pieces = list(views.trace_pieces(make_named_run(run_id), index, Trace(summary, columns, axis), points=points))
 
-    assert fast == encode_tree_records({run_id: {"traces": {index: trace}}})
-    assert b"".join(pieces) == fast
+    assert b"".join(pieces) == encode_tree_records({run_id: {"traces": {index: trace}}})
     assert max(map(len, pieces)) <= views.POINTS_PER_PIECE * 8 + 1000
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from matyan.errors import CorruptedError, InvalidArgumentError
 from matyan.limits import CHUNK_POINTS_MAX, VALUE_BYTES_MAX
 from matyan.sequences import chunks
-from matyan.sequences.model import Columns
+from matyan.sequences.model import Columns, Points
 
 STEPS = st.integers(-(2**63), 2**63 - 1)
 BITS = st.integers(0, 2**64 - 1).map(lambda bits: struct.unpack("<d", struct.pack("<Q", bits))[0])
@@ -98,3 +98,31 @@ def test_float32_losses_take_less_than_five_bytes_a_point() -> None:
     size = len(chunks.encode_chunk(Columns(steps, losses, np.full(n, math.nan), times)))
 
     assert size / n < 5
+
+
+@pytest.mark.parametrize("stored", [0, 1, 100])
+@pytest.mark.parametrize("stored_epochs", [True, False])
+@pytest.mark.parametrize("fresh_epochs", [True, False])
+def test_points_are_appended_to_an_uncompressed_block_where_both_or_neither_have_epochs(
+    stored: int, stored_epochs: bool, fresh_epochs: bool
+) -> None:
+    def columns(begin: int, count: int, has_epochs: bool) -> Columns:
+        steps = np.arange(begin, begin + count)
+        return Columns(steps, steps / 7, steps / 2 if has_epochs else np.full(count, math.nan), steps * 20)
+
+    before, after = columns(0, stored, stored_epochs), columns(stored, 10, fresh_epochs)
+    epochs = after.epochs.tolist() if fresh_epochs else None
+    fresh = Points(after.steps.tolist(), after.values.tolist(), epochs, after.times.tolist())
+
+    extended = chunks.extend_raw(chunks.encode_raw(before), fresh)
+
+    if stored and stored_epochs != fresh_epochs:
+        assert extended is None
+    else:
+        assert extended == chunks.encode_raw(chunks.merge([before, after]))
+
+
+def test_nothing_is_appended_to_a_compressed_block() -> None:
+    one = Columns(np.arange(1), np.zeros(1), np.zeros(1), np.arange(1))
+
+    assert chunks.extend_raw(chunks.encode_chunk(one), Points([5], [1.0], [0.0], [1])) is None

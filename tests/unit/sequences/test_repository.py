@@ -18,7 +18,7 @@ from matyan.sequences.model import Bucket, Columns, Points, SequenceKey, Summary
 from matyan.sequences.repository import SequenceRef
 from matyan.sequences.sampling import sample
 from matyan.store import keyspace
-from matyan.store.keyspace import Subspace
+from matyan.store.subspaces import Subspace
 
 PROJECT = Project("default")
 
@@ -165,6 +165,19 @@ def test_settling_compresses_the_tail_and_appending_goes_on(kv: EmbeddedKv) -> N
     append(kv, ref, [(200, 7.0)])
     assert len(read(kv, ref, -1)) == 201
     assert chunks.EMPTY.steps.shape == (0,)
+
+
+def test_points_that_are_remembered_from_one_reading_to_the_next_cannot_be_changed(kv: EmbeddedKv) -> None:
+    ref = SequenceRef(RunNumber(next(NUMBERS)), SequenceKey(Bucket.METRIC, "m"))
+    append(kv, ref, [(step, step / 2) for step in range(20)])
+    kv.write(lambda tx: sequences.settle(tx, PROJECT, ref))
+
+    first, again = read(kv, ref, 50), read(kv, ref, 50)
+
+    assert again.values.tolist() == [step / 2 for step in range(20)]
+    for column in first:
+        with pytest.raises(ValueError, match="read-only"):
+            column[0] = 1
 
 
 def test_settling_leaves_chunks_alone_as_long_as_only_the_tail_is_new(kv: EmbeddedKv) -> None:
