@@ -27,6 +27,7 @@ from matyan.ingestion.batches import (
 )
 from matyan.ingestion.burial import Burial, RunKey, Tombstones, bury, note_burial, read_tombstones, runs_of
 from matyan.ingestion.groups import apply_groups
+from matyan.ingestion.handover import Handover
 from matyan.ingestion.letters import Waiting, leave_out_repeats, make_letter, read_waiting, settled
 from matyan.ingestion.measures import Attempt, IngestMeasures
 from matyan.ingestion.objects import Prepared, prepare
@@ -117,7 +118,18 @@ class Applier:
         blobs: BlobEngine,
         measures: IngestMeasures | None = None,
         clock: Clock | None = None,
+        handover: Handover | None = None,
     ) -> None:
+        """Make it.
+
+        Args:
+            kv: the store.
+            log_id: of the log that the records come from.
+            blobs: takes what is too large for the store.
+            measures: count what is done.
+            clock: for times of dead letters.
+            handover: of a gateway in this process, which has decoded the newest frames already.
+        """
         self._kv = kv
         self._log_id = log_id
         self._blobs = blobs
@@ -125,6 +137,8 @@ class Applier:
         self._measures = measures or IngestMeasures(Metrics())
         self._positions: dict[TopicPartition, Applied] = {}
         self._repeats = Repeats(kv=kv, log_id=log_id)
+        self._handover = handover or Handover()
+        self._handover.join()
 
     def start_offset(self, partition: TopicPartition) -> int | None:
         """Return where to read a newly assigned partition from; None for its start."""
@@ -146,7 +160,7 @@ class Applier:
             raise OffsetMovedError(position.offset)
         repeated, commands, tally = 0, 0, _Tally()
         for part in _by_size(fresh):
-            read = _skip_done(decode_records(part), self._positions[partition])
+            read = _skip_done(decode_records(part, self._handover), self._positions[partition])
             pieces, spoilt, again = self._repeats.leave_out(partition, *read)
             repeated += again
             commands += self._measures.consumed(pieces, spoilt)

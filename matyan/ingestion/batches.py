@@ -14,6 +14,7 @@ import msgspec
 from matyan.engines.log.protocol import LogRecord
 from matyan.errors import InvalidArgumentError, MatyanError
 from matyan.ids import Project, RunId, make_id
+from matyan.ingestion.handover import Handover
 from matyan.sequences.model import CACHED_TEXT_MAX, EMPTY_CONTEXT, Bucket, Points, SequenceKey, canonical_context
 from matyan.wire.codec import decode_envelope
 from matyan.wire.frames import decode_payload
@@ -25,6 +26,11 @@ _INTEGER_TYPES: Final = ("int", "uint", "bool")
 _NAN: Final = math.nan
 _SECONDS_MAX: Final = 1e11
 """Year 5138; what lies beyond is no time in seconds."""
+_ONLY_METRICS: Final = {LogMetric}
+_ONLY_DATETIMES: Final = {datetime}
+_ROWS_MIN: Final = 2
+_ROWS_POINTS_MIN: Final = 8
+"""Fewer points are taken one by one."""
 
 
 class Piece(NamedTuple):
@@ -83,8 +89,11 @@ class PointBuffer:
 
     def points(self, last_step: int) -> Points:
         """Return the points, steps of None counted on from the greatest step so far."""
-        epochs = None
-        if self.epochs.count(None) < len(self.epochs):
+        missing = self.epochs.count(None)
+        epochs: list[float] | None = None
+        if missing == 0:
+            epochs = cast("list[float]", self.epochs)
+        elif missing < len(self.epochs):
             epochs = [_NAN if epoch is None else epoch for epoch in self.epochs]
         steps = list(_count_on(self.steps, last_step)) if None in self.steps else cast("list[int]", self.steps)
         return Points(steps, self.values, epochs, self.times)
@@ -111,26 +120,55 @@ class RunGroup:
         self.refusals: list[tuple[int, Refusal]] = []
         self._buffers: dict[tuple[str, bytes], PointBuffer] = {}
 
-    def add(self, commands: Iterable[Command], *, writer: str, received_ms: int, log_id: str, offset: int) -> None:
-        """Take commands of one record. The hot path of the worker: once per point, a few list appends."""
-        buffers, events = self._buffers, self.events
+    def add(self, commands: Sequence[Command], *, writer: str, received_ms: int, log_id: str, offset: int) -> None:
+        """Take commands of one record."""
+        if self._add_rows(commands, received_ms):
+            return
         for command in commands:
-            if type(command) is not LogMetric:
-                events.append(Event(command, writer, received_ms, log_id, offset))
-                continue
-            context = bytes(command.context)
-            buffer = buffers.get((command.name, context))
-            if buffer is None:
-                buffer = self._make_buffer(command.name, context)
-            buffer.steps.append(command.step)
-            buffer.values.append(command.value)
-            buffer.epochs.append(command.epoch)
-            buffer.dtypes.add(command.dtype)
-            moment = command.client_datetime
-            # `moment_ms` for the usual case, without the call.
-            buffer.times.append(
-                round(moment.timestamp() * 1000) if type(moment) is datetime else moment_ms(moment, received_ms)
-            )
+            if type(command) is LogMetric:
+                self._add_point(command, received_ms)
+            else:
+                self.events.append(Event(command, writer, received_ms, log_id, offset))
+
+    def _add_rows(self, commands: Sequence[Command], received_ms: int) -> bool:
+        """Take points that go through the same sequences again and again; return False where they do not.
+
+        The hot path of the worker. Training logs the same metrics at every step, so a frame is a table: taken column by
+        column it costs half of what it costs point by point.
+        """
+        if len(commands) < _ROWS_POINTS_MIN or set(map(type, commands)) != _ONLY_METRICS:
+            return False
+        points = cast("Sequence[LogMetric]", commands)
+        width = _width([point.name for point in points], [point.context for point in points])
+        if width * _ROWS_MIN > len(points):
+            return False
+        buffers = [self._buffer(point) for point in points[:width]]
+        if len(set(map(id, buffers))) < width:  # two spellings of one context: their points alternate
+            return False
+        steps = [point.step for point in points]
+        values = [point.value for point in points]
+        epochs = [point.epoch for point in points]
+        dtypes = [point.dtype for point in points]
+        times = _times([point.client_datetime for point in points], received_ms)
+        for place, buffer in enumerate(buffers):
+            buffer.steps += steps[place::width]
+            buffer.values += values[place::width]
+            buffer.epochs += epochs[place::width]
+            buffer.dtypes.update(dtypes[place::width])
+            buffer.times += times[place::width]
+        return True
+
+    def _add_point(self, point: LogMetric, received_ms: int) -> None:
+        buffer = self._buffer(point)
+        buffer.steps.append(point.step)
+        buffer.values.append(point.value)
+        buffer.epochs.append(point.epoch)
+        buffer.dtypes.add(point.dtype)
+        buffer.times.append(moment_ms(point.client_datetime, received_ms))
+
+    def _buffer(self, point: LogMetric) -> PointBuffer:
+        context = bytes(point.context)
+        return self._buffers.get((point.name, context)) or self._make_buffer(point.name, context)
 
     def _make_buffer(self, name: str, context: bytes) -> PointBuffer:
         # Two spellings of one context share the buffer, so that order of arrival is kept.
@@ -139,13 +177,22 @@ class RunGroup:
         return buffer
 
 
-def decode_records(records: Iterable[LogRecord]) -> tuple[list[Piece], list[Spoilt]]:
-    """Return the commands of each record as one piece, and what could not be read."""
+def decode_records(records: Iterable[LogRecord], handover: Handover) -> tuple[list[Piece], list[Spoilt]]:
+    """Return the commands of each record as one piece, and what could not be read.
+
+    Args:
+        records: of one partition.
+        handover: may know what some of them say, and knows nothing else.
+    """
     pieces: list[Piece] = []
     spoilt: list[Spoilt] = []
     for record in records:
+        known = handover.take(record.value)
+        if known is not None:
+            pieces.append(Piece(record.offset, known.envelope, known.commands, 0, len(known.commands)))
+            continue
         envelope = Envelope(1, "", "", record.timestamp_ms, "", b"")
-        commands: list[Command] = []
+        commands: Sequence[Command] = []
         bad: list[tuple[int, str]] = []
         try:
             envelope = decode_envelope(record.value)
@@ -232,6 +279,13 @@ def _identity(text: bytes) -> str:
     return canonical_context(context)
 
 
+def _times(moments: Sequence[Moment], received_ms: int) -> list[int]:
+    """Return `moment_ms` of each; the usual case without the calls."""
+    if set(map(type, moments)) == _ONLY_DATETIMES:
+        return [round(seconds * 1000) for seconds in map(datetime.timestamp, cast("Sequence[datetime]", moments))]
+    return [moment_ms(moment, received_ms) for moment in moments]
+
+
 def moment_ms(moment: Moment, received_ms: int) -> int:
     """Return client time in milliseconds since 1970-01-01 UTC, or time of arrival when the client gave none."""
     if isinstance(moment, datetime):
@@ -239,6 +293,18 @@ def moment_ms(moment: Moment, received_ms: int) -> int:
     if moment is None or not abs(moment) < _SECONDS_MAX:
         return received_ms
     return round(moment * 1000)
+
+
+def _width(names: list[str], contexts: list[msgspec.Raw]) -> int:
+    """Return how many points come before the same sequences come again, in the same order to the end; else of all."""
+    count = len(names)
+    try:
+        width = names.index(names[0], 1)
+    except ValueError:
+        return count
+    rows = -(-count // width)
+    is_table = (names[:width] * rows)[:count] == names and (contexts[:width] * rows)[:count] == contexts
+    return width if is_table else count
 
 
 def _count_on(steps: Iterable[int | None], last_step: int) -> Iterator[int]:

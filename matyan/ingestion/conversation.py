@@ -71,6 +71,20 @@ class _Due:
         """None while the frame waits to be decoded."""
 
 
+class _Alarm:
+    """Ends a wait when it rings."""
+
+    __slots__ = ("_changed", "has_rung")
+
+    def __init__(self, changed: asyncio.Event) -> None:
+        self._changed = changed
+        self.has_rung = False
+
+    def ring(self) -> None:
+        self.has_rung = True
+        self._changed.set()
+
+
 class Conversation:
     """A connection from its acceptance to its end."""
 
@@ -227,15 +241,22 @@ class Conversation:
         """Wait for any change; return False when the time is up."""
         if limit_seconds is None:
             await self._changed.wait()
+            is_time_up = False
         else:
-            left = limit_seconds - self._clock.monotonic_seconds()
-            try:
-                async with asyncio.timeout(max(left, 0)):
-                    await self._changed.wait()
-            except TimeoutError:
-                return False
+            is_time_up = await self._wait_until(limit_seconds)
         self._changed.clear()
-        return True
+        return not is_time_up
+
+    async def _wait_until(self, limit_seconds: float) -> bool:
+        """Wait for any change; return whether it was the time. For every frame: `asyncio.timeout` costs more."""
+        alarm = _Alarm(self._changed)
+        left = limit_seconds - self._clock.monotonic_seconds()
+        timer = asyncio.get_running_loop().call_later(max(left, 0), alarm.ring)
+        try:
+            await self._changed.wait()
+        finally:
+            timer.cancel()
+        return alarm.has_rung
 
     async def _say(self, message: Any) -> None:
         try:

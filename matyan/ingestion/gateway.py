@@ -22,6 +22,7 @@ from matyan.http.connections import refuse_handshake
 from matyan.ids import DEFAULT_PROJECT, Project, RunId, check_run_id
 from matyan.ingestion.backlog import Backlog
 from matyan.ingestion.conversation import Conversation
+from matyan.ingestion.handover import Handover
 from matyan.ingestion.intake import Appender, Intake, error_text
 from matyan.limits import FRAME_BYTES_MAX
 from matyan.observe.metrics import Metrics
@@ -47,6 +48,7 @@ class Gateway:
         is_ready: Callable[[], bool] = lambda: True,
         is_log_away: Callable[[], bool] = lambda: False,
         keep_alive_seconds: float = 0.0,
+        handover: Handover | None = None,
     ) -> None:
         """Make it.
 
@@ -60,12 +62,15 @@ class Gateway:
             is_ready: whether new connections may come.
             is_log_away: whether records are kept elsewhere for now, so that workers are not to blame for a backlog.
             keep_alive_seconds: how often the log is told of a client that is connected and says nothing; 0 is never.
+            handover: spares a worker of this process the decoding of frames.
         """
         self._backlog = backlog
         self._metrics = metrics
         self._clock = clock or SystemClock()
         self._project = project
-        self._appender = Appender(producer=producer, topic=topic, backlog=backlog, metrics=metrics, clock=self._clock)
+        self._appender = Appender(
+            producer=producer, topic=topic, backlog=backlog, metrics=metrics, clock=self._clock, handover=handover
+        )
         self._is_ready = is_ready
         self._is_log_away = is_log_away
         self._keep_alive_seconds = keep_alive_seconds

@@ -9,7 +9,7 @@ import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -20,6 +20,7 @@ from matyan.errors import MatyanError, UnavailableError
 from matyan.ids import Project, RunId, log_key
 from matyan.ingestion.backlog import Backlog
 from matyan.ingestion.conversation import Answer
+from matyan.ingestion.handover import Decoded, Handover
 from matyan.observe.metrics import Metrics
 from matyan.threads import run_blocking
 from matyan.wire.codec import encode_envelope
@@ -55,15 +56,28 @@ class ReadFrame(NamedTuple):
 class Appender:
     """Appends records and settles the answers to them. One for all connections of an event loop."""
 
-    def __init__(self, *, producer: LogProducer, topic: str, backlog: Backlog, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        producer: LogProducer,
+        topic: str,
+        backlog: Backlog,
+        metrics: Metrics,
+        clock: Clock,
+        handover: Handover | None = None,
+    ) -> None:
         self._producer = producer
         self._topic = topic
         self._backlog = backlog
-        self._metrics = metrics
+        # Finding a counter by its labels costs more than counting.
+        self._frames = cache(metrics.ws_frames.labels)
+        self._messages = cache(metrics.ws_messages.labels)
+        self._refused_items = cache(metrics.ingest_refused_items.labels)
         self._settling = _Settling()
         self._outage = _Outage(clock)
         self._numbers: Counter[int] = Counter()
         """Of the records appended so far, by partition."""
+        self._handover = handover or Handover()
         self.clock = clock
         self.gateway = secrets.token_hex(8) if producer.may_repeat else ""
         """Identity of this appender; empty where the log needs none."""
@@ -87,8 +101,25 @@ class Appender:
         self._numbers[partition] += 1
         return self._numbers[partition]
 
-    def append(self, key: bytes, value: bytes, settle: Callable[[Future[list[Appended]]], None]) -> None:
-        """Append a record; `settle` is called on the event loop with the future, done."""
+    def append(
+        self,
+        key: bytes,
+        envelope: Envelope,
+        settle: Callable[[Future[list[Appended]]], None],
+        *,
+        commands: Sequence[Command] | None = None,
+    ) -> None:
+        """Append a record.
+
+        Args:
+            key: of the run.
+            envelope: the record.
+            settle: called on the event loop with the future, done.
+            commands: what decoding the payload would give, where that is known.
+        """
+        value = encode_envelope(envelope)
+        if commands is not None:
+            self._handover.put(value, Decoded(envelope, commands))
         future = self._producer.append_many(self._topic, [LogEntry(key, value)])
         future.add_done_callback(partial(self._settling.put, asyncio.get_running_loop(), settle))
 
@@ -107,19 +138,19 @@ class Appender:
 
     def count(self, read: ReadFrame) -> None:
         """Count a frame that is answered, its items by type and its refusals."""
-        self._metrics.ws_frames.labels("error" if read.frame.refusals else "ok").inc()
+        self._frames("error" if read.frame.refusals else "ok").inc()
         for kind, number in read.types:
-            self._metrics.ws_messages.labels(kind).inc(number)
+            self._messages(kind).inc(number)
         for reason, number in read.frame.refused.items():
-            self._metrics.ingest_refused_items.labels(reason).inc(number)
+            self._refused_items(reason).inc(number)
 
     def count_error(self) -> None:
         """Count a frame of which nothing is kept."""
-        self._metrics.ws_frames.labels("error").inc()
+        self._frames("error").inc()
 
     def count_repeated(self) -> None:
         """Count a frame that is answered like the one before."""
-        self._metrics.ws_frames.labels("repeated").inc()
+        self._frames("repeated").inc()
 
 
 class Intake:
@@ -187,7 +218,12 @@ class Intake:
             answer = Answer(_OK)
         else:
             answer = Answer()
-            self._appender.append(self._key, self._envelope(read), partial(self._settle, answer, read))
+            self._appender.append(
+                self._key,
+                self._envelope(read),
+                partial(self._settle, answer, read),
+                commands=read.frame.commands if read.frame.exact else None,
+            )
         self._last_answer = answer
         return answer
 
@@ -198,23 +234,21 @@ class Intake:
         answer.text = _reply_text(read.frame.refusals) if error is None else error_text(error.message)
         self._on_change()
 
-    def _envelope(self, read: ReadFrame) -> bytes:
+    def _envelope(self, read: ReadFrame) -> Envelope:
         self._frames += 1
         self._told_seconds = self._appender.clock.monotonic_seconds()
-        return encode_envelope(
-            Envelope(
-                version=ENVELOPE_VERSION,
-                project=self._project,
-                run_id=self._run_id,
-                received_ms=int(self._appender.clock.now_seconds() * 1000),
-                encoding=read.encoding,
-                payload=read.payload,
-                refusals=tuple(read.frame.refusals),
-                writer=self._writer,
-                sequence=self._frames,
-                gateway=self._appender.gateway,
-                number=self._appender.next_number(self._partition),
-            )
+        return Envelope(
+            version=ENVELOPE_VERSION,
+            project=self._project,
+            run_id=self._run_id,
+            received_ms=int(self._appender.clock.now_seconds() * 1000),
+            encoding=read.encoding,
+            payload=read.payload,
+            refusals=tuple(read.frame.refusals),
+            writer=self._writer,
+            sequence=self._frames,
+            gateway=self._appender.gateway,
+            number=self._appender.next_number(self._partition),
         )
 
 
@@ -279,8 +313,7 @@ def read_frame(text: str) -> ReadFrame:
     identity = data if len(data) <= _IDENTITY_BYTES_MAX else hashlib.blake2b(data, digest_size=16).digest()
     frame = decode_frame(data)
     encoding, payload = encode_payload(data, frame)
-    types = [(_tag(kind), number) for kind, number in Counter(map(type, frame.commands)).items()]
-    return ReadFrame(frame, types, encoding, payload, len(data), identity)
+    return ReadFrame(frame, _types(frame.commands), encoding, payload, len(data), identity)
 
 
 _NOTHING: Final = ReadFrame(DecodedFrame([], [], exact=False), [], MSGPACK, encode_commands([]), 0, b"")
@@ -289,6 +322,13 @@ _NOTHING: Final = ReadFrame(DecodedFrame([], [], exact=False), [], MSGPACK, enco
 def _heed_nothing(future: Future[list[Appended]]) -> None:
     """Let a sign of life be lost: the next one comes soon."""
     future.exception()
+
+
+def _types(commands: Sequence[Command]) -> list[tuple[str, int]]:
+    """Return how many commands there are of each type; most frames have one type."""
+    kinds = set(map(type, commands))
+    counts = {kinds.pop(): len(commands)} if len(kinds) == 1 else Counter(map(type, commands))
+    return [(_tag(kind), number) for kind, number in counts.items()]
 
 
 def _tag(kind: type[Command]) -> str:

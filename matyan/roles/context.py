@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matyan.blobs.service import BlobService
     from matyan.http.server import HttpServer
     from matyan.ingestion.backlog import Backlog
+    from matyan.ingestion.handover import Handover
     from matyan.runs.changes import RunChanges
     from matyan.runs.graves import Graves
     from matyan.runs.model import EditMark
@@ -57,6 +58,7 @@ class Context(msgspec.Struct, kw_only=True):
     component: str
     page: ASGIApp | None = None
     backlog: Backlog | None = None
+    handover: Handover | None = None
     graves: Graves | None = None
     leases: Leases | None = None
     http: HttpServer | None = None
@@ -97,6 +99,15 @@ def backlog_of(context: Context) -> Backlog:
 
         context.backlog = Backlog()
     return context.backlog
+
+
+def handover_of(context: Context) -> Handover:
+    """Return how the gateway hands decoded frames to the worker, where both are in this process."""
+    if context.handover is None:
+        from matyan.ingestion.handover import Handover  # noqa: PLC0415 - a role pays for its own parts
+
+        context.handover = Handover()
+    return context.handover
 
 
 def leases_of(context: Context) -> Leases:

@@ -10,6 +10,7 @@ from matyan.roles.context import (
     Context,
     backlog_of,
     blob_service_of,
+    handover_of,
     require_log,
     require_store,
     run_changes_of,
@@ -111,6 +112,7 @@ def build_gateway(context: Context) -> Built:
         is_ready=lambda: spilling is None or spilling.is_ready,
         is_log_away=lambda: spilling is not None and not spilling.is_direct,
         keep_alive_seconds=context.settings.sweep.silent_seconds / SIGNS_PER_SILENCE,
+        handover=handover_of(context),
     )
     context.drains.append(gateway.drain)
     context.routes += blob_routes.ROUTES

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -16,6 +18,9 @@ T = TypeVar("T")
 
 VERSION: Final = 1
 _PIECES_MAX: Final = 255
+_ARRAY: Final = 0xDD
+_ARRAY_HEAD: Final = struct.Struct(">BI")
+"""How a list of up to 2**32 - 1 values begins in msgpack."""
 
 
 class RecordCodec(Generic[T]):
@@ -24,6 +29,7 @@ class RecordCodec(Generic[T]):
     def __init__(self, kind: type[T]) -> None:
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(kind)
+        self._list_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(list[kind])  # type: ignore[valid-type]  # known at run time
 
     def encode(self, record: T) -> bytes:
         """Return the newest form.
@@ -49,6 +55,19 @@ class RecordCodec(Generic[T]):
         except msgspec.MsgspecError as error:
             raise CorruptedError(f"a record cannot be read: {error}") from error
         return record
+
+    def decode_many(self, values: Sequence[bytes]) -> list[T]:
+        """Read many short records as `decode` does, as one list: what a call costs is as much as such a record.
+
+        Raises:
+            CorruptedError: as `decode` does.
+        """
+        if all(value[0] == VERSION for value in values):
+            head = _ARRAY_HEAD.pack(_ARRAY, len(values))
+            with suppress(msgspec.MsgspecError):
+                records: list[T] = self._list_decoder.decode(b"".join([head, *[value[1:] for value in values]]))
+                return records
+        return [self.decode(value) for value in values]
 
 
 # A document of up to PIECE_BYTES_MAX is one value: its piece count, then the data. A longer one fills further keys.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -11,7 +12,7 @@ import pytest
 
 from matyan.errors import ConfigurationError, UnavailableError
 from matyan.observe.metrics import Metrics
-from matyan.roles.runner import Built, run
+from matyan.roles.runner import COLLECTION_THRESHOLDS, Built, run
 from matyan.workers.lifecycle import ThreadService
 
 
@@ -140,3 +141,16 @@ def test_a_signal_ends_the_wait_for_an_engine() -> None:
     run([found.engine("kv"), never], metrics=Metrics(), patience_seconds=60)
 
     assert found.events == ["open kv", "close kv"]
+
+
+def test_what_stands_after_the_start_is_left_out_of_collections_while_the_process_runs() -> None:
+    found, before, seen = Recorder(), gc.get_threshold(), []
+
+    def announce() -> None:
+        seen.append((gc.get_freeze_count() > 0, gc.get_threshold()))
+        terminate()
+
+    run([found.service("worker")], metrics=Metrics(), announce=announce)
+
+    assert seen == [(True, COLLECTION_THRESHOLDS)]
+    assert (gc.get_freeze_count(), gc.get_threshold()) == (0, before)
