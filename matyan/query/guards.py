@@ -39,6 +39,8 @@ _WIDE_FIELD: Final = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(?:\*|\d{4}|\d*\.(?:\*|
 SMALL_MAX: Final = 1 << BITS_PER_UNIT - 1
 """Integers up to here cost no more than floats."""
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_FLOAT_PRODUCTS: Final = frozenset({(float, float), (float, int), (int, float)})
+"""Kinds of factors whose product is a float, and as large as any."""
 _FREE: Final = frozenset({bool, float, complex, type(None)})
 _HASHING: Final = frozenset({set, frozenset, dict})
 _CONTAINERS: Final = frozenset({list, tuple, set, frozenset, dict, slice, range})
@@ -145,6 +147,8 @@ class Guards:
 
     def multiply(self, left: object, right: object) -> object:
         """Return `left * right`."""
+        if (type(left), type(right)) in _FLOAT_PRODUCTS:
+            return left * right  # type: ignore[operator]  # so they are numbers
         first, second = plain(left), plain(right)
         if isinstance(first, int) and isinstance(second, int):
             if first.bit_length() + second.bit_length() > INT_BITS_MAX + 1:
