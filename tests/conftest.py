@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,11 @@ if TYPE_CHECKING:
     from tests.support.s3 import S3Server
 
 # How long an example takes, or the making of one, depends on what else the machine does.
-settings.register_profile("all", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Where CI is set, as in .ci/run, the examples are those of every such run: a change is not judged by luck. Others look
+# for new ones.
+settings.register_profile(
+    "all", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
 settings.register_profile("few", parent=settings.get_profile("all"), max_examples=20)
 settings.load_profile("all")  # --hypothesis-profile=few is for where all examples run elsewhere too
 

@@ -32,7 +32,7 @@ _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)
 """What a ZIP can say of time begins here."""
 _LATEST: Final = (2107, 12, 31, 23, 59, 58)
 _MODE: Final = 0o100644 << 16
-_DRIVE: Final = re.compile(r"^([A-Za-z]):")
+_DRIVE: Final = re.compile(r"^(.):", re.DOTALL)
 _NOT_QUOTABLE: Final = re.compile(r'[^\x20-\x7e]|["\\]')
 _MISSING_TEXT: Final = """\
 These files of the run are not in this archive, since the object store does not hold them:

@@ -67,6 +67,7 @@ def test_a_harmless_path_is_its_own_name(path: str) -> None:
         ("..", "__"),
         ("..\\..\\x", ".._.._x"),
         ("C:\\Windows", "C__Windows"),
+        ("0:", "0_"),
         ("./c:/x", "c_/x"),
         ("a\x00b", "a_b"),
         ("\ud800", "?"),
