@@ -251,7 +251,9 @@ class Conversation:
         """Wait for any change; return whether it was the time. For every frame: `asyncio.timeout` costs more."""
         alarm = _Alarm(self._changed)
         left = limit_seconds - self._clock.monotonic_seconds()
-        timer = asyncio.get_running_loop().call_later(max(left, 0), alarm.ring)
+        loop = asyncio.get_running_loop()
+        # Time that is over already must be noticed before the next change, or many changes would hide it.
+        timer = loop.call_later(left, alarm.ring) if left > 0 else loop.call_soon(alarm.ring)
         try:
             await self._changed.wait()
         finally:

@@ -7,13 +7,15 @@ memory, from a file after a repeat, or from another log. What is not found is de
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from matyan.wire.messages import Command, Envelope
 
-COMMANDS_MAX: Final = 40_000
-"""About 10 MB; a worker that is further behind than this decodes the oldest frames itself."""
+BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of frames as they came; decoded points take about five times as much. A worker that is further behind than this
+decodes the oldest frames itself."""
 
 
 class Decoded(NamedTuple):
@@ -21,18 +23,20 @@ class Decoded(NamedTuple):
 
     envelope: Envelope
     commands: Sequence[Command]
+    size_bytes: int
+    """Of the frame as it came."""
 
 
 class Handover:
     """Records of the newest frames with what they say. Any thread may call it."""
 
-    def __init__(self, commands_max: int = COMMANDS_MAX) -> None:
+    def __init__(self, bytes_max: int = BYTES_MAX) -> None:
         """Make it; it keeps nothing before somebody takes from it."""
-        self._commands_max = commands_max
+        self._bytes_max = bytes_max
         self._lock = threading.Lock()
-        self._known: dict[bytes, Decoded] = {}
+        self._known: OrderedDict[bytes, Decoded] = OrderedDict()
         """By the value of the record; the oldest first."""
-        self._commands = 0
+        self._bytes = 0
         self._has_taker = False
 
     def join(self) -> None:
@@ -43,17 +47,19 @@ class Handover:
         """Keep what a record's value says until it is taken, or too much has been put after it.
 
         Args:
-            value: of the record, about to be appended.
-            decoded: exactly what decoding `value` would give; nobody changes it any more.
+            value: of the record.
+            decoded: exactly what decoding `value` would give, points only (other commands may be many times larger
+                than their text); nobody changes it any more.
         """
-        if not self._has_taker or len(decoded.commands) > self._commands_max:
+        if not self._has_taker or decoded.size_bytes > self._bytes_max:
             return
         with self._lock:
             self._forget(value)
             self._known[value] = decoded
-            self._commands += len(decoded.commands)
-            while self._commands > self._commands_max:
-                self._forget(next(iter(self._known)))
+            self._bytes += decoded.size_bytes
+            while self._bytes > self._bytes_max:
+                _, oldest = self._known.popitem(last=False)
+                self._bytes -= oldest.size_bytes
 
     def take(self, value: bytes) -> Decoded | None:
         """Return what a record's value says, once; None where it has to be decoded."""
@@ -63,5 +69,5 @@ class Handover:
     def _forget(self, value: bytes) -> Decoded | None:
         decoded = self._known.pop(value, None)
         if decoded is not None:
-            self._commands -= len(decoded.commands)
+            self._bytes -= decoded.size_bytes
         return decoded

@@ -25,7 +25,7 @@ from matyan.observe.metrics import Metrics
 from matyan.threads import run_blocking
 from matyan.wire.codec import encode_envelope
 from matyan.wire.frames import MSGPACK, DecodedFrame, decode_frame, encode_commands, encode_payload, frame_bytes
-from matyan.wire.messages import Command, Envelope, Refusal, Reply
+from matyan.wire.messages import Command, Envelope, LogMetric, Refusal, Reply
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ REPEAT_SECONDS_MAX: Final = 60.0
 OUTAGE_SECONDS: Final = 5.0
 """For so long after a frame that could not be kept, no new connections are taken; then one may find out."""
 ENVELOPE_VERSION: Final = 1
+_ONLY_POINTS: Final = [LogMetric.__struct_config__.tag]
 _IDENTITY_BYTES_MAX: Final = 64 * 1024
 """A longer frame is remembered by its digest: every connection remembers one."""
 
@@ -51,6 +52,11 @@ class ReadFrame(NamedTuple):
     """Of the frame as it came."""
     identity: bytes
     """Equal for equal frames: the frame itself, or a digest of a large one."""
+
+    @property
+    def is_points(self) -> bool:
+        """Whether the frame is one of points only, and stands in the log as it came."""
+        return self.frame.exact and [kind for kind, _ in self.types] == _ONLY_POINTS
 
 
 class Appender:
@@ -107,7 +113,7 @@ class Appender:
         envelope: Envelope,
         settle: Callable[[Future[list[Appended]]], None],
         *,
-        commands: Sequence[Command] | None = None,
+        read: ReadFrame | None = None,
     ) -> None:
         """Append a record.
 
@@ -115,13 +121,25 @@ class Appender:
             key: of the run.
             envelope: the record.
             settle: called on the event loop with the future, done.
-            commands: what decoding the payload would give, where that is known.
+            read: what the record was made of, to be handed over to the worker where that is of use.
         """
         value = encode_envelope(envelope)
-        if commands is not None:
-            self._handover.put(value, Decoded(envelope, commands))
         future = self._producer.append_many(self._topic, [LogEntry(key, value)])
-        future.add_done_callback(partial(self._settling.put, asyncio.get_running_loop(), settle))
+        if read is not None and read.is_points:
+            self._handover.put(value, Decoded(envelope, read.frame.commands, read.size_bytes))
+        future.add_done_callback(partial(self._done, value, asyncio.get_running_loop(), settle))
+
+    def _done(
+        self,
+        value: bytes,
+        loop: asyncio.AbstractEventLoop,
+        settle: Callable[[Future[list[Appended]]], None],
+        future: Future[list[Appended]],
+    ) -> None:
+        """Take note of an append that has succeeded or failed. Any thread."""
+        if future.cancelled() or future.exception() is not None:
+            self._handover.take(value)  # no worker will ever ask for it
+        self._settling.put(loop, settle, future)
 
     def settled(self, read: ReadFrame, future: Future[list[Appended]]) -> MatyanError | None:
         """Count a frame whose record is durable, and return None; or return why it is not."""
@@ -222,7 +240,7 @@ class Intake:
                 self._key,
                 self._envelope(read),
                 partial(self._settle, answer, read),
-                commands=read.frame.commands if read.frame.exact else None,
+                read=read,
             )
         self._last_answer = answer
         return answer

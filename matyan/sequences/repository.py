@@ -165,7 +165,7 @@ def _make_hot_keys(project: Project, ref: SequenceRef) -> tuple[bytes, bytes]:
     )
 
 
-_known_hot_keys: Final = lru_cache(65_536)(_make_hot_keys)
+_known_hot_keys: Final = lru_cache(16_384)(_make_hot_keys)
 
 
 def open_many(reader: KvReader, project: Project, refs: Sequence[SequenceRef]) -> list[OpenSequence]:

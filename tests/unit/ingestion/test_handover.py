@@ -12,7 +12,7 @@ import pytest
 from matyan import threads
 from matyan.clock import ManualClock
 from matyan.engines.log.embedded import open_embedded_log
-from matyan.engines.log.protocol import LogEngine
+from matyan.engines.log.protocol import LogEngine, LogProducer
 from matyan.ingestion.backlog import Backlog
 from matyan.ingestion.batches import decode_records
 from matyan.ingestion.gateway import Gateway
@@ -34,8 +34,8 @@ FRAMES = {
 }
 
 
-def decoded(count: int) -> Decoded:
-    return Decoded(Envelope(1, "default", "r", 0, "json", b""), [AddTag(str(number)) for number in range(count)])
+def decoded(size_bytes: int) -> Decoded:
+    return Decoded(Envelope(1, "default", "r", 0, "json", b""), [AddTag("a")], size_bytes)
 
 
 @pytest.fixture
@@ -47,8 +47,12 @@ def log(tmp_path: Path) -> Iterator[LogEngine]:
 
 
 def send(log: LogEngine, handover: Handover, frame: object) -> None:
+    gateway_send(log.producer(), handover, frame)
+
+
+def gateway_send(producer: LogProducer, handover: Handover, frame: object) -> None:
     gateway = Gateway(
-        producer=log.producer(),
+        producer=producer,
         topic=TOPIC,
         backlog=Backlog(ManualClock()),
         metrics=Metrics(),
@@ -88,6 +92,42 @@ def test_a_frame_taken_whole_is_not_decoded_again(log: LogEngine) -> None:
     assert handover.take(record.value) is None
 
 
+@pytest.mark.parametrize("frame", ["other commands", "an integer beyond 64 bit", "a lone surrogate"])
+def test_what_may_be_far_larger_than_its_text_is_not_kept(log: LogEngine, frame: str) -> None:
+    handover = Handover()
+    handover.join()
+
+    send(log, handover, FRAMES[frame])
+
+    assert [handover.take(record.value) for record in read_all(log)] == [None]
+
+
+class NotingHandover(Handover):
+    """Knows what was ever put into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[bytes] = []
+
+    def put(self, value: bytes, decoded: Decoded) -> None:
+        self.values.append(value)
+        super().put(value, decoded)
+
+
+def test_a_frame_that_the_log_refuses_is_not_kept(log: LogEngine) -> None:
+    handover = NotingHandover()
+    handover.join()
+    producer = log.producer()
+    gateway_send(producer, handover, METRIC)
+    log.close()
+
+    gateway_send(producer, handover, METRIC | {"step": 2})
+
+    kept, refused = handover.values
+    assert handover.take(refused) is None
+    assert handover.take(kept) is not None
+
+
 def test_nothing_is_kept_where_no_worker_takes_it() -> None:
     handover = Handover()
 
@@ -97,7 +137,7 @@ def test_nothing_is_kept_where_no_worker_takes_it() -> None:
 
 
 def test_the_oldest_frames_are_dropped_beyond_the_limit() -> None:
-    handover = Handover(commands_max=10)
+    handover = Handover(bytes_max=10)
     handover.join()
 
     for name in (b"a", b"b", b"c"):
@@ -107,7 +147,7 @@ def test_the_oldest_frames_are_dropped_beyond_the_limit() -> None:
 
 
 def test_a_frame_beyond_the_limit_drops_no_other() -> None:
-    handover = Handover(commands_max=10)
+    handover = Handover(bytes_max=10)
     handover.join()
     handover.put(b"a", decoded(4))
 
