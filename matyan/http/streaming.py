@@ -358,9 +358,12 @@ class _Sender:
 
 def _messages(chunks: Sequence[bytes], *, more: bool) -> Iterator[Any]:
     """Yield a part of a body in pieces, so that a slow client is seen to take something now and then."""
-    *others, last = [*_pieces(chunks)] or [b""]
-    for piece in others:
-        yield {"type": "http.response.body", "body": piece, "more_body": True}
+    # One piece ahead and no more: a slow client would keep all of them in memory.
+    pieces = _pieces(chunks)
+    last = next(pieces, b"")
+    for piece in pieces:
+        yield {"type": "http.response.body", "body": last, "more_body": True}
+        last = piece
     if last or not more:
         yield {"type": "http.response.body", "body": last, "more_body": more}
 

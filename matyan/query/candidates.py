@@ -33,7 +33,8 @@ PASSED_PER_SORTED: Final = 16
 SORTED_BYTES_MAX: Final = 16_000_000
 """About how many bytes of params may be read for that: those of a single run can be megabytes."""
 DOCUMENTS_PER_FIRST_READ: Final = 16
-"""Each next read takes twice as many."""
+DOCUMENTS_PER_READ_MAX: Final = 256
+"""Each next read takes twice as many, up to this: only between two of them is it seen how large they are."""
 KEYS_PER_SCAN: Final = 1024
 """The first time; each next one takes twice as many."""
 KEYS_PER_READ_MAX: Final = 20_000
@@ -219,7 +220,7 @@ def read_places(reader: KvReader, project: Project, numbers: Numbers, cache: Run
         known = cache.load(reader, project, part)
         found += [run.document.place(run.number) for run in known]
         bytes_left -= sum(len(run.document.params) for run in known)
-        begin, size = begin + size, 2 * size
+        begin, size = begin + size, min(2 * size, DOCUMENTS_PER_READ_MAX)
     return sorted(found, reverse=True) if bytes_left >= 0 else None
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from types import FunctionType
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from matyan.errors import InvalidArgumentError
+from matyan.errors import InvalidArgumentError, TooSlowError, UnavailableError
 from matyan.query import syntax
 from matyan.query.policy import compile_body, make_globals
 from matyan.query.reads import resolve
@@ -28,8 +28,11 @@ logger = logging.getLogger(__name__)
 VARIABLES: Final = frozenset({RUN, "metric", "images", "texts", "distributions", "audios", "figures"})
 """What a search evaluates per row; each but `run` is seen beside `run`."""
 ROWS_PER_LOOK: Final = 16
-"""Rows of a scan between two looks at the clock."""
+"""Rows of a scan between two looks at the clock; one with large params, which take long to compare, counts for more."""
+_PARAM_BYTES_PER_ROW: Final = 4096
 _SYSTEM_PARAMS: Final = "__system_params"
+_NO_FAULTS_OF_ROWS: Final = (QueryBudgetError, UnavailableError, TooSlowError)
+"""The search has spent its budget, or the store does not answer: to leave the row out would be a lie."""
 
 
 class Row(Protocol):
@@ -65,12 +68,13 @@ class Predicate:
 
         Raises:
             QueryBudgetError: the search has used up its time, or this row its steps.
+            UnavailableError, TooSlowError: the store, from which some names are read, does not answer.
         """
         arguments = [*map(namespace.__getitem__, self._parameters)]
         self._budget.begin_row()
         try:
             return bool(self._function(*arguments))
-        except QueryBudgetError:
+        except _NO_FAULTS_OF_ROWS:
             raise
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in a query only loses the row (contract)
             return _lost(error)
@@ -87,13 +91,13 @@ class Predicate:
 
         def selects(row: Row) -> bool:
             nonlocal rows_unwatched
-            if not rows_unwatched or budget.left != budget.steps:
+            if rows_unwatched <= 0 or budget.left != budget.steps:
                 rows_unwatched = ROWS_PER_LOOK
                 budget.begin_row()
-            rows_unwatched -= 1
+            rows_unwatched -= 1 + len(row.run.document.params) // _PARAM_BYTES_PER_ROW
             try:
                 return bool(function(of(row.run, row.summaries)))
-            except QueryBudgetError:
+            except _NO_FAULTS_OF_ROWS:
                 raise
             except Exception as error:  # noqa: BLE001 - as in `matches`
                 return _lost(error)
@@ -131,13 +135,9 @@ class Query:
         self._parameters = (RUN,) if variable == RUN else (RUN, variable)
         self._predicate = self._compile(self._fresh_body())
         self.matches = self._predicate.matches
+        """Tells whether a row is selected."""
         self.of_runs = self._predicate.of_runs
-        """Tell whether a row is selected."""
-
-    @cached_property
-    def mentions_sequence(self) -> bool:
-        """Whether a part of the query is about the sequence."""
-        return self.variable != RUN and self.variable in _names_read(self.tree)
+        """Returns what tells whether a run is."""
 
     @cached_property
     def may_read_system_params(self) -> bool:

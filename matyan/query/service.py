@@ -219,12 +219,18 @@ def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the same bytes in fewer pieces: each costs its way through the layers above, whatever its size."""
     gathered: list[bytes] = []
     size = 0
-    for piece in pieces:
-        gathered.append(piece)
-        size += len(piece)
-        if size >= CHUNK_BYTES:
+    try:
+        for piece in pieces:
+            gathered.append(piece)
+            size += len(piece)
+            if size >= CHUNK_BYTES:
+                yield b"".join(gathered)
+                gathered, size = [], 0
+    except Exception:
+        # What was found before a read that fails counts as told: it leaves first.
+        if gathered:
             yield b"".join(gathered)
-            gathered, size = [], 0
+        raise
     if gathered:
         yield b"".join(gathered)
 

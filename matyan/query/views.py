@@ -43,7 +43,7 @@ REMEMBERED_BYTES_MAX: Final = 4096
 """Of a run's params, or of its texts: encoded as records they take several times as much."""
 MILLISECONDS_PER_SECOND: Final = 1000.0
 POINTS_PER_PIECE: Final = 15 * CHUNK_POINTS_MAX
-"""240 kB: with what stands before them they are sent as they are (`http/streaming.py`)."""
+"""240 kB: most are sent as they are (`http/streaming.py`)."""
 
 _LENGTH: Final = struct.Struct("<I")
 _FLOAT64: Final = np.dtype("<f8")

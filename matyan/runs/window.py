@@ -25,6 +25,7 @@ ENTITY_BYTES: Final = 500
 TEXT_BYTES: Final = 76
 """And its characters."""
 ARTIFACT_BYTES: Final = 500
+TAG_BYTES: Final = 16
 EDIT_BYTES: Final = 400
 _NO_EDITS: Final[dict[str, EditMark]] = {}
 
@@ -137,12 +138,14 @@ class Window:
 
     def put_entities(self, changed: Mapping[str, Entity | None]) -> None:
         """Give all runs the present forms of experiments and tags; None for one that was deleted."""
-        for index, run in enumerate(self._runs):
-            if _refers(run.document, changed.keys()):
-                (held,) = self._shared([_resolved(run, changed)])
-                self._runs[index] = self._by_number[run.number] = held
-                self._count([held])
-                self._release([run])
+        ids = changed.keys()
+        places = [index for index, run in enumerate(self._runs) if _refers(run.document, ids)]
+        before = [self._runs[index] for index in places]
+        held = self._shared([_resolved(run, changed) for run in before])
+        self._count(held)
+        for index, run in zip(places, held, strict=True):
+            self._runs[index] = self._by_number[run.number] = run
+        self._release(before)
 
     def shrink(self, bytes_max: int) -> None:
         """Forget the oldest runs until the rest fits."""
@@ -210,7 +213,7 @@ class Window:
 def weigh(run: Run) -> int:
     """Return about how many bytes a run takes in memory, without what it shares with others."""
     document = run.document
-    size = RUN_BYTES + len(document.params) + len(document.system_shape)
+    size = RUN_BYTES + len(document.params) + len(document.system_shape) + TAG_BYTES * len(document.tag_ids)
     if document.name is not None:
         size += _weigh_text(document.name)
     if document.description is not None:

@@ -223,7 +223,7 @@ def run_by_time_place(key: bytes) -> tuple[int, RunNumber]:
 
 def created_us(key: bytes, at: int) -> int:
     """Return the creation time in a key of `run_by_time`, where it begins at `at`."""
-    if key[at] == _SEVEN_BYTES:  # as in `place_numbers`
+    if key[at] == _SEVEN_BYTES:  # as in `place_number_array`
         return int.from_bytes(key[at + 1 : at + 8], "big")
     moment_us = unpack(key)[-2]
     assert isinstance(moment_us, int)

@@ -5,19 +5,24 @@ from __future__ import annotations
 import ast
 import sys
 import threading
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matyan.errors import InvalidArgumentError, QuerySyntaxError
+from matyan.errors import InvalidArgumentError, QuerySyntaxError, TooSlowError, UnavailableError
 from matyan.query.executor import Candidate
 from matyan.query.language import ROWS_PER_LOOK, VARIABLES, compile_query
+from matyan.query.names import RunName
 from matyan.query.sandbox import Budget, QueryBudgetError
 from matyan.query.syntax import DEPTH_MAX, NODES_MAX, TEXT_CHARACTERS_MAX, prepare
+from matyan.runs.model import Run
+from matyan.wire.codec import encode_tree
 from tests.support.dataset import golden_runs
-from tests.unit.query.rows import name_run
+from tests.unit.query.rows import NOW_SECONDS, name_run
 
 NEWEST: Final = {"run": name_run(golden_runs()[0])}
 ROW: Final = Candidate(1, golden_runs()[0].run, golden_runs()[0].summaries)
@@ -173,14 +178,6 @@ def test_what_a_row_assigned_is_gone_for_the_next() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mentions"),
-    [("run.a", False), ("metric", True), ("run.a and metric.name == 'x'", True), ("images", False)],
-)
-def test_a_query_knows_whether_it_is_about_sequences(text: str, *, mentions: bool) -> None:
-    assert compile_query(text, variable="metric").mentions_sequence is mentions
-
-
-@pytest.mark.parametrize(
     ("text", "has_run_part", "has_sequence_part"),
     [
         ("", True, False),
@@ -255,6 +252,33 @@ def test_a_scan_ends_within_a_few_rows_of_its_deadline() -> None:
         selects(ROW)
 
     assert asked == [False] * ROWS_PER_LOOK
+
+
+def test_a_scan_looks_at_the_clock_after_each_run_with_large_params() -> None:
+    query = compile_query("run.name == 'x'", variable="run", budget=Budget(seconds=1.5, clock=Ticking()))
+    selects = query.of_runs(NEWEST["run"])
+    document = msgspec.structs.replace(ROW.run.document, params=encode_tree({"a": [0.5] * 10_000}))
+    large = Candidate(1, msgspec.structs.replace(ROW.run, document=document), ())
+    asked = selects(large)
+
+    with pytest.raises(QueryBudgetError, match="longer"):
+        selects(large)
+
+    assert not asked
+
+
+@pytest.mark.parametrize("error", [UnavailableError("away"), TooSlowError("slow")])
+def test_a_store_that_does_not_answer_is_no_reason_to_leave_a_row_out(error: Exception) -> None:
+    def notes(_: Run) -> Sequence[Mapping[str, Any]]:
+        raise error
+
+    name = RunName(now_seconds=NOW_SECONDS, tz_offset_minutes=0, notes=notes)
+    query = compile_query("len(run.notes) == 0", variable="run")
+
+    with pytest.raises(type(error)):
+        query.of_runs(name)(ROW)
+    with pytest.raises(type(error)):
+        query.matches({"run": name.of(ROW.run, ())})
 
 
 def test_what_fails_to_evaluate_loses_its_row_alone() -> None:
