@@ -164,16 +164,16 @@ class Summary(msgspec.Struct, array_like=True, kw_only=True):
     time_last_ms: int = 0
     record_length_max: int = 1
     """Object sequences: the greatest number of objects in one item."""
-    small_chunks: tuple[int, ...] = ()
-    """Numbers of the chunks that wait to be merged, oldest first."""
+    small_blocks: tuple[int, ...] = ()
+    """Numbers of the blocks that wait to be merged, oldest first."""
     chunk_next: int = 1
-    """The number that the next chunk gets; chunks are numbered in order of writing."""
+    """The number that the next block gets; blocks are numbered in order of writing."""
     chunked: bool = False
-    """Whether a preview and chunks exist besides the tail."""
+    """Whether there are blocks besides the tail."""
     indexed: Indexed | None = None
     """What the index holds of it; None before it has any entry."""
     chunk_settled: int = 1
-    """What `chunk_next` was when the sequence was settled last: no chunk is new where it still is."""
+    """What `chunk_next` was when the sequence was settled last: no block is new where it still is."""
 
     @property
     def key(self) -> SequenceKey:

@@ -1,10 +1,10 @@
 """Scalar sequences in the store: append, read a sample, read all; and the summaries of every kind.
 
-Fresh points land in the tail, one small uncompressed block that each slice rewrites. A full tail becomes a small chunk;
-when SMALL_CHUNKS_MAX of these wait, they are merged into chunks of CHUNK_POINTS_MAX. So a point is compressed twice,
-whatever the pattern of arrival. Points that leave the tail also enter the preview: a sample therefore reads two values,
-the preview and the tail. Blocks are numbered in order of writing; of a step that several hold the later one is true
-(ADR 0008).
+Fresh points land in the tail, one small uncompressed block that each slice rewrites. A full tail becomes a small block,
+as it is; when SMALL_BLOCKS_MAX of these wait, they are merged into chunks of CHUNK_POINTS_MAX and enter the preview. So
+a point is compressed once, whatever the pattern of arrival, and a sample is made of the preview, the few small blocks
+and the tail. Blocks are numbered in order of writing, small ones and the tail above all chunks; of a step that several
+hold the later one is true (ADR 0008).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 
 from matyan.engines.kv.protocol import KeyRange, KvReader, KvTransaction, Pair
 from matyan.ids import Project, RunNumber
-from matyan.limits import CHUNK_POINTS_MAX, PREVIEW_POINTS_MAX, SCAN_ROWS_MAX, SMALL_CHUNKS_MAX, TAIL_POINTS_MAX
+from matyan.limits import CHUNK_POINTS_MAX, PREVIEW_POINTS_MAX, SCAN_ROWS_MAX, SMALL_BLOCKS_MAX, TAIL_POINTS_MAX
 from matyan.sequences import chunks, entries
 from matyan.sequences.model import CACHED_TEXT_MAX, Bucket, Columns, Points, SequenceKey, Summary
 from matyan.sequences.packed import remembered_columns
@@ -28,6 +28,7 @@ from matyan.store import keyspace
 from matyan.store.records import RecordCodec
 
 _codec: Final = RecordCodec(Summary)
+_EMPTY_TAIL: Final = chunks.encode_raw(chunks.EMPTY)
 SAMPLE_POINTS_MAX: Final = PREVIEW_POINTS_MAX + 2
 """Samples up to this size come from preview and tail; larger ones read every chunk."""
 
@@ -189,27 +190,17 @@ def append(
         dtype: `float` or `int`, what the points were tracked as.
     """
     base = keyspace.points(project, ref.number, ref.key.digest())
-    extended = _extend(opened, fresh, dtype)
-    if extended is not None:
+    block = _extend(opened, fresh, dtype)
+    if block is None:
+        summary, block = _merge_into_tail(opened, ref.key, fresh.columns(), dtype)
+    else:
         assert opened.summary is not None
-        if chunks.count(extended) > TAIL_POINTS_MAX:
-            extended = chunks.encode_raw(_flush(tx, base, opened.summary, chunks.decode(extended)))
-        tx.put(opened.tail_key, extended)
-        if opened.summary.indexed is None:
-            put_summary(tx, project, ref.number, opened.summary)
-        else:
-            tx.put(opened.summary_key, _codec.encode(opened.summary))
-        return
-    columns = fresh.columns()
-    tail = chunks.EMPTY if opened.tail is None else chunks.decode(opened.tail)
-    summary = summarise(opened.summary, ref.key, columns, dtype)
-    merged = chunks.merge([tail, columns])
-    # Exact while everything is in the tail; later a step written again counts twice.
-    summary.count += len(merged) - len(tail)
-    if len(merged) > TAIL_POINTS_MAX:
-        merged = _flush(tx, base, summary, merged)
-    tx.put(base + _block(keyspace.TAIL), chunks.encode_raw(merged))
-    put_summary(tx, project, ref.number, summary)
+        summary = opened.summary
+    tx.put(opened.tail_key, _flush(tx, base, summary, block) if chunks.count(block) > TAIL_POINTS_MAX else block)
+    if summary.indexed is None:
+        put_summary(tx, project, ref.number, summary)
+    else:
+        tx.put(opened.summary_key, _codec.encode(summary))
 
 
 def _extend(opened: OpenSequence, fresh: Points, dtype: str) -> bytes | None:
@@ -226,6 +217,16 @@ def _extend(opened: OpenSequence, fresh: Points, dtype: str) -> bytes | None:
     return extended
 
 
+def _merge_into_tail(opened: OpenSequence, key: SequenceKey, fresh: Columns, dtype: str) -> tuple[Summary, bytes]:
+    """Return summary and tail with any points entered."""
+    tail = chunks.EMPTY if opened.tail is None else chunks.decode(opened.tail)
+    summary = summarise(opened.summary, key, fresh, dtype)
+    merged = chunks.merge([tail, fresh])
+    # Exact while everything is in the tail; later a step written again counts twice.
+    summary.count += len(merged) - len(tail)
+    return summary, chunks.encode_raw(merged)
+
+
 def settle(tx: KvTransaction, project: Project, ref: SequenceRef) -> None:
     """Store a sequence that has fallen quiet as compactly as it goes, and index its values; more may still follow."""
     (_, _, summary, block) = open_many(tx, project, [ref])[0]
@@ -240,54 +241,60 @@ def _settle_blocks(tx: KvTransaction, project: Project, ref: SequenceRef, summar
     tail = chunks.decode(block)
     base = keyspace.points(project, ref.number, ref.key.digest())
     if summary.chunk_next != summary.chunk_settled:
-        # Only behind new chunks: who sends a point now and then would else have the last ones written anew each time.
-        _preview(tx, base, tail, quick=False)
-        tail = _merge_small(tx, base, summary, tail, quick=False)
+        # Only behind new blocks: who sends a point now and then would else have the last ones written anew each time.
+        tail = _merge_small(tx, base, summary, tail, settles=True)
         summary.chunk_settled = summary.chunk_next
-    tx.put(base + _block(keyspace.TAIL), chunks.encode_chunk(tail) if len(tail) else chunks.encode_raw(tail))
+    tx.put(base + _block(keyspace.TAIL), chunks.encode_chunk(tail) if len(tail) else _EMPTY_TAIL)
 
 
-def _flush(tx: KvTransaction, base: bytes, summary: Summary, points: Columns) -> Columns:
-    """Move the tail's points into chunks and the preview; return what stays in the tail."""
-    _preview(tx, base, points, quick=True)
+def _flush(tx: KvTransaction, base: bytes, summary: Summary, tail: bytes) -> bytes:
+    """Move the points of a full tail into a small block, or into chunks; return the new tail."""
     summary.chunked = True
-    if len(points) < CHUNK_POINTS_MAX and len(summary.small_chunks) + 1 < SMALL_CHUNKS_MAX:
-        summary.small_chunks = (*summary.small_chunks, _put_chunk(tx, base, summary, points, quick=True))
-        return chunks.EMPTY
-    return _merge_small(tx, base, summary, points, quick=True)
+    if chunks.count(tail) < CHUNK_POINTS_MAX and len(summary.small_blocks) + 1 < SMALL_BLOCKS_MAX:
+        _put_small(tx, base, summary, tail)
+        return _EMPTY_TAIL
+    return chunks.encode_raw(_merge_small(tx, base, summary, chunks.decode(tail), settles=False))
+
+
+def _merge_small(tx: KvTransaction, base: bytes, summary: Summary, points: Columns, *, settles: bool) -> Columns:
+    """Merge the small blocks and newer `points` into chunks and the preview; return the rest if it fits the tail.
+
+    Merging all of them keeps the order of writing true: nothing older ever gets a greater number than something newer.
+    """
+    small = [base + _block(number) for number in summary.small_blocks]
+    older = [chunks.decode(value) for value in tx.get_many(small) if value is not None]
+    for key in small:
+        tx.clear(key)
+    summary.small_blocks = ()
+    merged = chunks.merge([*older, points])
+    _preview(tx, base, merged, quick=not settles)
+    for block in chunks.cut(merged, CHUNK_POINTS_MAX):
+        if len(block) <= TAIL_POINTS_MAX:
+            return block
+        if len(block) < CHUNK_POINTS_MAX:
+            _put_small(tx, base, summary, chunks.encode_chunk(block) if settles else chunks.encode_raw(block))
+        else:
+            tx.put(base + _block(_next_number(summary)), chunks.encode_chunk(block))
+    return chunks.EMPTY
 
 
 def _preview(tx: KvTransaction, base: bytes, points: Columns, *, quick: bool) -> None:
-    """Let points that leave the tail enter the preview."""
+    """Let points enter the preview."""
     before = tx.get(base + _block(keyspace.PREVIEW))
     known = chunks.EMPTY if before is None else chunks.decode(before)
     thinned = sample(chunks.merge([known, points]), SAMPLE_POINTS_MAX)
     tx.put(base + _block(keyspace.PREVIEW), chunks.encode_chunk(thinned, quick=quick))
 
 
-def _merge_small(tx: KvTransaction, base: bytes, summary: Summary, points: Columns, *, quick: bool) -> Columns:
-    """Merge the small chunks and newer `points` into full chunks; return the rest if it fits the tail.
-
-    Merging all of them keeps the order of writing true: nothing older ever gets a greater number than something newer.
-    """
-    small = [base + _block(number) for number in summary.small_chunks]
-    older = [chunks.decode(value) for value in tx.get_many(small) if value is not None]
-    for key in small:
-        tx.clear(key)
-    summary.small_chunks = ()
-    for block in chunks.cut(chunks.merge([*older, points]), CHUNK_POINTS_MAX):
-        if len(block) <= TAIL_POINTS_MAX:
-            return block
-        number = _put_chunk(tx, base, summary, block, quick=quick and len(block) < CHUNK_POINTS_MAX)
-        if len(block) < CHUNK_POINTS_MAX:
-            summary.small_chunks = (number,)
-    return chunks.EMPTY
+def _put_small(tx: KvTransaction, base: bytes, summary: Summary, block: bytes) -> None:
+    number = keyspace.SMALL_BLOCKS + _next_number(summary)
+    summary.small_blocks = (*summary.small_blocks, number)
+    tx.put(base + _block(number), block)
 
 
-def _put_chunk(tx: KvTransaction, base: bytes, summary: Summary, points: Columns, *, quick: bool) -> int:
+def _next_number(summary: Summary) -> int:
     number = summary.chunk_next
     summary.chunk_next += 1
-    tx.put(base + _block(number), chunks.encode_chunk(points, quick=quick))
     return number
 
 
@@ -313,15 +320,16 @@ def encode_whole(key: SequenceKey, columns: Columns, *, dtype: str) -> Whole:
         return Whole(summary, [(keyspace.TAIL, chunks.encode_chunk(columns))])
     summary.chunked = True
     blocks: list[tuple[int, bytes]] = []
-    tail = chunks.encode_raw(chunks.EMPTY)
+    tail = _EMPTY_TAIL
     for block in chunks.cut(columns, CHUNK_POINTS_MAX):
         if len(block) <= TAIL_POINTS_MAX:
             tail = chunks.encode_chunk(block)
             break
+        number = _next_number(summary)
         if len(block) < CHUNK_POINTS_MAX:
-            summary.small_chunks = (summary.chunk_next,)
-        blocks.append((summary.chunk_next, chunks.encode_chunk(block)))
-        summary.chunk_next += 1
+            number += keyspace.SMALL_BLOCKS
+            summary.small_blocks = (number,)
+        blocks.append((number, chunks.encode_chunk(block)))
     summary.chunk_settled = summary.chunk_next
     preview = chunks.encode_chunk(sample(columns, SAMPLE_POINTS_MAX))
     return Whole(summary, [*blocks, (keyspace.PREVIEW, preview), (keyspace.TAIL, tail)])
@@ -340,22 +348,35 @@ def read_samples(
 ) -> list[Columns]:
     """Return min(n, points) points of each sequence, steps rising, the last always among them; -1 for all.
 
-    Up to SAMPLE_POINTS_MAX points cost at most two values a sequence; all are fetched in one round trip.
+    Up to SAMPLE_POINTS_MAX points cost one value of a short sequence, and two and a few small blocks of any other; all
+    are fetched in two round trips. Summaries may be older than what `reader` sees.
     """
     if not 0 <= points <= SAMPLE_POINTS_MAX:
         return [sample(read_all(reader, project, number, summary), points) for number, summary in refs]
-    keys, owners = [], []
+    bases = [keyspace.points(project, number, summary.key.digest()) for number, summary in refs]
+    first = [keyspace.PREVIEW if summary.chunked else keyspace.TAIL for _, summary in refs]
+    values = reader.get_many([base + _block(number) for base, number in zip(bases, first, strict=True)])
+    parts = [[] if value is None else [remembered_columns(value)] for value in values]
+    long = [row for row, (_, summary) in enumerate(refs) if summary.chunked]
+    newest = reader.scan_many([_newest(bases[row]) for row in long], rows_max=SCAN_ROWS_MAX)
+    for row, found in zip(long, newest, strict=True):
+        parts[row] += [chunks.decode(value) for _, value in found]
     for row, (number, summary) in enumerate(refs):
-        base = keyspace.points(project, number, summary.key.digest())
-        for block in (keyspace.PREVIEW, keyspace.TAIL) if summary.chunked else (keyspace.TAIL,):
-            keys.append(base + _block(block))
-            owners.append(row)
-    parts: list[list[Columns]] = [[] for _ in refs]
-    for row, value in zip(owners, reader.get_many(keys), strict=True):
-        if value is not None:
-            parts[row].append(remembered_columns(value))
+        if not summary.chunked and _has_moved(parts[row], summary):
+            parts[row] = [read_all(reader, project, number, summary)]
     # A block by itself is in order; to look at that again would be a tenth of the work of reading a short sequence.
     return [sample(found[0] if len(found) == 1 else chunks.merge(found), points) for found in parts]
+
+
+def _has_moved(tail: Sequence[Columns], summary: Summary) -> bool:
+    """Tell whether the tail of a sequence that had nothing else has become a block since its summary was read."""
+    (columns,) = tail or (chunks.EMPTY,)
+    return len(columns) < summary.count or int(columns.steps[0]) > summary.step_min
+
+
+def _newest(base: bytes) -> KeyRange:
+    """Return where the points are that have not entered the preview: small blocks and the tail."""
+    return KeyRange(base + _block(keyspace.SMALL_BLOCKS), base + _block(keyspace.TAIL) + b"\x00")
 
 
 def read_all(reader: KvReader, project: Project, number: RunNumber, summary: Summary) -> Columns:

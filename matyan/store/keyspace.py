@@ -24,6 +24,8 @@ _SEVEN_BYTES: Final = 0x1B
 """First byte of a packed integer of seven bytes, see `engines/kv/tuples.py`."""
 _TIME_BYTES: Final = 8
 """Of such a one; of a number, the first byte tells its length."""
+MOMENT_US_MAX: Final = 2**60
+"""Microseconds of 36,000 years."""
 _HOT_KEYS_MAX: Final = 65_536
 """Keys of sequences being written are asked for with every slice."""
 
@@ -37,6 +39,8 @@ CONTENTS: Final = (
 )
 """What only a run's own number leads to, in the order of `run_contents`."""
 PREVIEW: Final = 0
+SMALL_BLOCKS: Final = 2**31
+"""Added to the number of a block that waits to be merged, so that those and the tail stand together."""
 TAIL: Final = 2**32 - 1
 
 
@@ -221,13 +225,17 @@ def run_by_time_place(key: bytes) -> tuple[int, RunNumber]:
     return created_us, RunNumber(number)
 
 
-def created_us(key: bytes, at: int) -> int:
-    """Return the creation time in a key of `run_by_time`, where it begins at `at`."""
-    if key[at] == _SEVEN_BYTES:  # as in `place_number_array`
-        return int.from_bytes(key[at + 1 : at + 8], "big")
-    moment_us = unpack(key)[-2]
-    assert isinstance(moment_us, int)
-    return moment_us
+def created_us_array(keys: Sequence[bytes], at: int) -> NDArray[np.int64]:
+    """Return the creation times in keys of `run_by_time`, where they begin at `at`.
+
+    Those that no calendar reaches are brought to MOMENT_US_MAX from 1970.
+    """
+    parts = list(map(itemgetter(slice(at, at + _TIME_BYTES)), keys))
+    if set(map(itemgetter(0), parts)) <= {_SEVEN_BYTES}:  # as in `place_number_array`
+        table = np.frombuffer(b"".join(parts), np.uint8).reshape(-1, _TIME_BYTES)
+        return _numbers_of(table[:, 1:]).astype(np.int64)
+    moments = (run_by_time_place(key)[0] for key in keys)
+    return np.array([min(max(moment, -MOMENT_US_MAX), MOMENT_US_MAX) for moment in moments], np.int64)
 
 
 def active_run(project: Project, number: RunNumber) -> bytes:
@@ -305,7 +313,10 @@ def summary(project: Project, number: RunNumber, bucket: int, digest: bytes) -> 
 
 @lru_cache(_HOT_KEYS_MAX)
 def points(project: Project, number: RunNumber, digest: bytes) -> bytes:
-    """Beginning of a scalar sequence's blocks: append four bytes big-endian, PREVIEW, a chunk number or TAIL."""
+    """Beginning of a scalar sequence's blocks.
+
+    To be continued by four bytes, big-endian: PREVIEW, the number of a chunk or of a small block, or TAIL.
+    """
     return pack((project, int(Subspace.POINTS), number, digest))
 
 

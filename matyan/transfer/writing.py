@@ -176,7 +176,7 @@ class RunWriter:
         """Add points to a metric that is there; of a step that it has already these are true."""
         ref = SequenceRef(self._number, key)
         for part in chunks.cut(columns, CHUNK_POINTS_MAX):
-            # A full chunk, the preview and the small chunks that are merged with it: twice the points at most.
+            # A full chunk, the preview and the small blocks that are merged with it: twice the points at most.
             self.add(partial(_append, self._project, ref, part, dtype), 4 * sum(column.nbytes for column in part))
 
     # ---- objects

@@ -125,7 +125,7 @@ def test_blocks_stay_few_whatever_the_size_of_the_slices(kv: EmbeddedKv, slice_p
     summary = summary_of(kv, ref)
 
     blocks = kv.read(lambda reader: reader.scan(b"\x00", b"\xff", rows_max=1000))
-    assert len(blocks) <= 1 + 2 + 8 + total / 2048 + 1  # summary, preview and tail, small chunks, full chunks
+    assert len(blocks) <= 1 + 2 + 8 + total / 2048 + 1  # summary, preview and tail, small blocks, chunks
     assert summary.count == total
     assert read(kv, ref, -1).steps.tolist() == list(range(total))
 
@@ -193,3 +193,30 @@ def test_settling_leaves_chunks_alone_as_long_as_only_the_tail_is_new(kv: Embedd
     assert [key[-4:] for key in changed] == [keyspace.TAIL.to_bytes(4, "big")]
     assert read(kv, ref, -1).steps.tolist() == list(range(1_001))
     assert read(kv, ref, 50).steps[-1] == 1_000
+
+
+@pytest.mark.parametrize("known", [1, 200, 300, 2_000, 2_100])
+@pytest.mark.parametrize("more", [1, 100, 300, 2_500])
+def test_a_summary_older_than_the_points_hides_none_of_them(kv: EmbeddedKv, known: int, more: int) -> None:
+    ref = SequenceRef(RunNumber(1), SequenceKey(Bucket.METRIC, "loss"))
+    append(kv, ref, [(step, step / 7) for step in range(known)])
+    summary = summary_of(kv, ref)
+    for begin in range(known, known + more, 50):
+        append(kv, ref, [(step, step / 7) for step in range(begin, min(known + more, begin + 50))])
+
+    (found,) = kv.read(lambda reader: sequences.read_samples(reader, PROJECT, [(ref.number, summary)], 500))
+
+    expected = sample(make_columns([(step, step / 7) for step in range(known + more)]), 500)
+    assert found.steps.tolist() == expected.steps.tolist()
+
+
+def test_points_are_compressed_once_while_a_run_lives(kv: EmbeddedKv) -> None:
+    ref = SequenceRef(RunNumber(1), SequenceKey(Bucket.METRIC, "loss"))
+    for begin in range(0, 5_000, 50):
+        append(kv, ref, [(step, step / 7) for step in range(begin, begin + 50)])
+
+    packed = {key[-4:]: chunks.count(block) for key, block in blocks_of(kv).items() if chunks.is_packed(block)}
+
+    preview = packed.pop(keyspace.PREVIEW.to_bytes(4, "big"))
+    assert preview == sequences.SAMPLE_POINTS_MAX
+    assert set(packed.values()) == {2_048}

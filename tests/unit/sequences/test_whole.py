@@ -67,7 +67,7 @@ def assert_same(kv: EmbeddedKv) -> None:
         for mine, theirs in zip(found, wanted, strict=True):
             np.testing.assert_array_equal(mine, theirs)
     for field in Summary.__struct_fields__:
-        if field not in ("small_chunks", "chunk_next", "chunk_settled", "chunked"):
+        if field not in ("small_blocks", "chunk_next", "chunk_settled", "chunked"):
             np.testing.assert_equal(getattr(whole, field), getattr(appended, field), err_msg=field)
 
 
