@@ -224,7 +224,7 @@ class Applier:
                 error = again
         self._measures.failed(error)
         logger.error("an item cannot be applied", exc_info=error, extra={"run": piece.envelope.run_id})
-        commands = list(piece.commands[piece.begin : piece.end])
+        commands = list(piece.own_commands)
         if not commands:  # a sign of life, or refusals that the client has been told of: nothing to keep
             return self._commit(partition, [], spoilt, inline_bytes_max=INLINE_BYTES_MAX, end=_end_of(piece))
         reason = f"{type(error).__name__}: {error}"

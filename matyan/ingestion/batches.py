@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from functools import lru_cache
 from typing import Final, NamedTuple, cast
 
@@ -18,19 +17,14 @@ from matyan.ingestion.handover import Handover
 from matyan.sequences.model import CACHED_TEXT_MAX, EMPTY_CONTEXT, Bucket, Points, SequenceKey, canonical_context
 from matyan.wire.codec import decode_envelope
 from matyan.wire.frames import decode_payload
-from matyan.wire.messages import AddTag, Command, Envelope, LogMetric, Moment, Refusal, SetRunProperty
+from matyan.wire.messages import AddTag, Command, Envelope, LogMetric, Refusal, SetRunProperty
+from matyan.wire.moments import moment_ms
+from matyan.wire.tables import PointTable, tabulate
 
 FAULTS_OF_DATA: Final = (MatyanError, OverflowError, ValueError, TypeError, msgspec.MsgspecError)
 """What a command itself brings about, and would again."""
 _INTEGER_TYPES: Final = ("int", "uint", "bool")
 _NAN: Final = math.nan
-_SECONDS_MAX: Final = 1e11
-"""Year 5138; what lies beyond is no time in seconds."""
-_ONLY_METRICS: Final = {LogMetric}
-_ONLY_DATETIMES: Final = {datetime}
-_ROWS_MIN: Final = 2
-_ROWS_POINTS_MIN: Final = 8
-"""Fewer points are taken one by one."""
 
 
 class Piece(NamedTuple):
@@ -46,6 +40,11 @@ class Piece(NamedTuple):
     def is_last(self) -> bool:
         """Whether this piece ends its record."""
         return self.end == len(self.commands)
+
+    @property
+    def own_commands(self) -> Sequence[Command]:
+        """The commands of this piece; of a whole record just as they came."""
+        return self.commands if self.begin == 0 and self.is_last else self.commands[self.begin : self.end]
 
     def place(self, log_id: str) -> tuple[str, int]:
         """Return the log and the offset at which it was sent first: a retry is as old as what it repeats."""
@@ -122,7 +121,8 @@ class RunGroup:
 
     def add(self, commands: Sequence[Command], *, writer: str, received_ms: int, log_id: str, offset: int) -> None:
         """Take commands of one record."""
-        if self._add_rows(commands, received_ms):
+        table = commands if isinstance(commands, PointTable) else tabulate(commands)
+        if table is not None and self._add_table(table, received_ms):
             return
         for command in commands:
             if type(command) is LogMetric:
@@ -130,31 +130,18 @@ class RunGroup:
             else:
                 self.events.append(Event(command, writer, received_ms, log_id, offset))
 
-    def _add_rows(self, commands: Sequence[Command], received_ms: int) -> bool:
-        """Take points that go through the same sequences again and again; return False where they do not.
-
-        The hot path of the worker. Training logs the same metrics at every step, so a frame is a table: taken column by
-        column it costs half of what it costs point by point.
-        """
-        if len(commands) < _ROWS_POINTS_MIN or set(map(type, commands)) != _ONLY_METRICS:
-            return False
-        points = cast("Sequence[LogMetric]", commands)
-        width = _width([point.name for point in points], [point.context for point in points])
-        if width * _ROWS_MIN > len(points):
-            return False
-        buffers = [self._buffer(point) for point in points[:width]]
+    def _add_table(self, table: PointTable, received_ms: int) -> bool:
+        """Take points by column, the hot path of the worker; return False where that would change their order."""
+        buffers = [self._buffer(point) for point in table.heads]
+        width = len(buffers)
         if len(set(map(id, buffers))) < width:  # two spellings of one context: their points alternate
             return False
-        steps = [point.step for point in points]
-        values = [point.value for point in points]
-        epochs = [point.epoch for point in points]
-        dtypes = [point.dtype for point in points]
-        times = _times([point.client_datetime for point in points], received_ms)
+        times, dtypes = table.times(received_ms), set(table.dtypes)
         for place, buffer in enumerate(buffers):
-            buffer.steps += steps[place::width]
-            buffer.values += values[place::width]
-            buffer.epochs += epochs[place::width]
-            buffer.dtypes.update(dtypes[place::width])
+            buffer.steps += table.steps[place::width]
+            buffer.values += table.values[place::width]
+            buffer.epochs += table.epochs[place::width]
+            buffer.dtypes.update(dtypes if len(dtypes) == 1 else table.dtypes[place::width])
             buffer.times += times[place::width]
         return True
 
@@ -222,7 +209,7 @@ def group(pieces: Iterable[Piece], log_id: str) -> list[RunGroup]:
             found.refusals += [(envelope.received_ms, refusal) for refusal in envelope.refusals]
         sent_in, offset = piece.place(log_id)
         found.add(
-            piece.commands[piece.begin : piece.end],
+            piece.own_commands,
             writer=envelope.writer,
             received_ms=envelope.received_ms,
             log_id=sent_in,
@@ -277,34 +264,6 @@ def _identity(text: bytes) -> str:
     if context is not None and not isinstance(context, dict):
         raise InvalidArgumentError("a context is an object or null")
     return canonical_context(context)
-
-
-def _times(moments: Sequence[Moment], received_ms: int) -> list[int]:
-    """Return `moment_ms` of each; the usual case without the calls."""
-    if set(map(type, moments)) == _ONLY_DATETIMES:
-        return [round(seconds * 1000) for seconds in map(datetime.timestamp, cast("Sequence[datetime]", moments))]
-    return [moment_ms(moment, received_ms) for moment in moments]
-
-
-def moment_ms(moment: Moment, received_ms: int) -> int:
-    """Return client time in milliseconds since 1970-01-01 UTC, or time of arrival when the client gave none."""
-    if isinstance(moment, datetime):
-        return round(moment.timestamp() * 1000)
-    if moment is None or not abs(moment) < _SECONDS_MAX:
-        return received_ms
-    return round(moment * 1000)
-
-
-def _width(names: list[str], contexts: list[msgspec.Raw]) -> int:
-    """Return how many points come before the same sequences come again, in the same order to the end; else of all."""
-    count = len(names)
-    try:
-        width = names.index(names[0], 1)
-    except ValueError:
-        return count
-    rows = -(-count // width)
-    is_table = (names[:width] * rows)[:count] == names and (contexts[:width] * rows)[:count] == contexts
-    return width if is_table else count
 
 
 def _count_on(steps: Iterable[int | None], last_step: int) -> Iterator[int]:

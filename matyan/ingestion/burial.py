@@ -89,7 +89,7 @@ def _late(dead: Sequence[Piece], graves: Tombstones) -> Mapping[RunKey, Tombston
 
 
 def _names_files(piece: Piece) -> bool:
-    return any(isinstance(command, BlobRef) for command in piece.commands[piece.begin : piece.end])
+    return any(isinstance(command, BlobRef) for command in piece.own_commands)
 
 
 def _upload(piece: Piece, graves: Tombstones) -> tuple[Project, Due]:

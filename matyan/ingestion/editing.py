@@ -12,7 +12,7 @@ from matyan.catalog import repository as catalog
 from matyan.catalog.model import Experiment, RunPlace, Tag
 from matyan.engines.kv.protocol import KvTransaction
 from matyan.ids import Project, RunId, RunNumber, check_label
-from matyan.ingestion.batches import Event, moment_ms
+from matyan.ingestion.batches import Event
 from matyan.runs import repository as runs
 from matyan.runs import signs
 from matyan.runs.entries import shape_digest
@@ -20,6 +20,7 @@ from matyan.runs.model import SYSTEM_PARAMS, Artifact, RunDocument
 from matyan.sequences import terminal
 from matyan.wire.codec import decode_tree, encode_tree
 from matyan.wire.messages import AddTag, BlobRef, Command, CreateRun, FinishRun, LogHparams, RemoveTag, SetRunProperty
+from matyan.wire.moments import moment_ms
 
 DEFAULT_EXPERIMENT: Final = "default"
 """Where a run belongs until somebody says otherwise, as in Aim: the UI needs an experiment to show."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from matyan.engines.kv.protocol import KvTransaction
 from matyan.ids import RunNumber
-from matyan.ingestion.batches import RunGroup, moment_ms
+from matyan.ingestion.batches import RunGroup
 from matyan.ingestion.editing import EDITS, RunEditor
 from matyan.ingestion.objects import TERMINAL, Prepared
 from matyan.ingestion.prefetch import Member, prefetch
@@ -20,6 +20,7 @@ from matyan.sequences.model import SequenceKey, Summary
 from matyan.sequences.repository import SequenceRef
 from matyan.store.remembered import RememberingTransaction
 from matyan.wire.messages import CreateRun
+from matyan.wire.moments import moment_ms
 
 
 def _read_states(tx: KvTransaction, groups: Sequence[RunGroup]) -> list[RunState]:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from matyan.wire.messages import Command, Envelope
+from matyan.wire.tables import tabulate
 
 BYTES_MAX: Final = 4 * 1024 * 1024
-"""Of frames as they came; decoded points take about five times as much. A worker that is further behind than this
+"""Of frames as they came; decoded points take about three times as much. A worker that is further behind than this
 decodes the oldest frames itself."""
 
 
@@ -53,6 +54,10 @@ class Handover:
         """
         if not self._has_taker or decoded.size_bytes > self._bytes_max:
             return
+        table = tabulate(decoded.commands)
+        if table is not None:
+            table.times(decoded.envelope.received_ms)  # now, as the points have just been made
+            decoded = Decoded(decoded.envelope, table, decoded.size_bytes)
         with self._lock:
             self._forget(value)
             self._known[value] = decoded

@@ -9,10 +9,11 @@ from typing import Any, Final, NamedTuple, cast
 
 from matyan.blobs.service import blob_key
 from matyan.engines.blob.protocol import BlobEngine
-from matyan.ingestion.batches import Event, RunGroup, context_identity, moment_ms
+from matyan.ingestion.batches import Event, RunGroup, context_identity
 from matyan.sequences import items
 from matyan.sequences.model import BUCKET_OF_KIND, Bucket, Item, SequenceKey
 from matyan.wire.messages import Command, LogCustomObject, LogRecordMessage, LogTerminalLine
+from matyan.wire.moments import moment_ms
 
 TERMINAL: Final = SequenceKey(Bucket.LOGS, "logs")
 RECORDS: Final = SequenceKey(Bucket.LOG_RECORDS, "log_records")

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matyan.ids import Project, RunId
-from matyan.ingestion.batches import RunGroup, context_identity, moment_ms
+from matyan.ingestion.batches import RunGroup, context_identity
 from matyan.sequences.model import Bucket, SequenceKey
 from matyan.wire.messages import AddTag, Command, LogMetric
+from matyan.wire.moments import moment_ms
 
 RECEIVED_MS = 1_700_000_000_000
 CONTEXTS = [b"null", b"{}", b'{"subset":"train"}', b'{ "subset": "train" }']

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from matyan import threads
 from matyan.clock import ManualClock
 from matyan.engines.log.embedded import open_embedded_log
-from matyan.engines.log.protocol import LogEngine, LogProducer
+from matyan.engines.log.protocol import LogEngine, LogProducer, LogRecord
 from matyan.ingestion.backlog import Backlog
 from matyan.ingestion.batches import decode_records
 from matyan.ingestion.gateway import Gateway
@@ -67,6 +67,12 @@ def gateway_send(producer: LogProducer, handover: Handover, frame: object) -> No
     asyncio.run(talk())
 
 
+def said(records: Sequence[LogRecord], handover: Handover) -> object:
+    """Return what records say, commands one by one."""
+    pieces, spoilt = decode_records(records, handover)
+    return [piece._replace(commands=list(piece.commands)) for piece in pieces], spoilt
+
+
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES.keys())
 def test_a_frame_handed_over_says_what_its_record_says(log: LogEngine, frame: object) -> None:
     handover = Handover()
@@ -76,7 +82,7 @@ def test_a_frame_handed_over_says_what_its_record_says(log: LogEngine, frame: ob
 
     records = read_all(log)
     assert len(records) == 1
-    assert decode_records(records, handover) == decode_records(records, Handover())
+    assert said(records, handover) == said(records, Handover())
 
 
 def test_a_frame_taken_whole_is_not_decoded_again(log: LogEngine) -> None:
