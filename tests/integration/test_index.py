@@ -36,6 +36,7 @@ from matyan.store.records import RecordCodec
 from tests.bench.counted_kv import CountedKv
 from tests.support.index_world import IndexWorld, lies_in, values_of
 from tests.support.kv_faults import FaultRates, FaultyKv
+from tests.support.query_world import Operation, operation
 from tests.support.stores import opened_store
 
 pytestmark = pytest.mark.one_python
@@ -66,18 +67,6 @@ METRICS = st.sampled_from(["loss", "acc", LONG])
 CONTEXTS = st.sampled_from([{}, {"subset": "train"}, {"subset": LONG}])
 VALUES = st.lists(st.sampled_from([0.0, 0.5, 1.0, -2.0, math.nan, math.inf, 2.0**53]), min_size=1, max_size=3)
 SECONDS = st.sampled_from([0.0, 1.5, -1.5, 1_717_243_200.0, 1_717_243_200.0000002, 1_717_243_201.25, -1e15, 9e15])
-
-Operation = Callable[[IndexWorld], Any]
-
-
-def operation(
-    name: str, /, *arguments: st.SearchStrategy[Any], **fields: st.SearchStrategy[Any]
-) -> st.SearchStrategy[Operation]:
-    return st.builds(
-        lambda given, named: lambda world: getattr(world, name)(*given, **named),
-        st.tuples(*arguments),
-        st.fixed_dictionaries(fields),
-    )
 
 
 OPERATIONS = st.one_of(

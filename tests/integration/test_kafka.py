@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
@@ -17,7 +15,7 @@ from matyan.engines.log.kafka_topics import CATALOGUE
 from matyan.engines.log.protocol import Appended, LogConsumer, LogEngine, LogEntry, TopicPartition
 from matyan.errors import ConfigurationError, CorruptedError, UnavailableError
 from matyan.settings import KafkaSettings, Secret
-from tests.support.kafka import PASSWORD, USER, Broker, fresh_settings, shared_broker
+from tests.support.kafka import PASSWORD, USER, Broker, collect_sockets, fresh_settings, shared_broker
 from tests.support.logs import ONLY, SECONDS, TOPIC, append, read_all, values_of
 
 pytestmark = [pytest.mark.kafka]
@@ -29,11 +27,8 @@ OpenLog = Callable[..., LogEngine]
 
 @pytest.fixture(autouse=True)
 def _sockets() -> Iterator[None]:
-    """Collect the sockets of refused connections, which kafka-python leaves to the garbage collector."""
     yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    collect_sockets()
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import secrets
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from matyan.engines.log.spilling import open_spilling_producer
 from matyan.errors import TooLargeError
 from matyan.observe.metrics import Metrics
 from matyan.settings import SpillSettings
-from tests.support.kafka import Broker, fresh_settings, shared_broker
+from tests.support.kafka import Broker, collect_sockets, fresh_settings, shared_broker
 from tests.support.logs import TOPIC, read_all, values_of
 
 pytestmark = [pytest.mark.kafka]
@@ -31,15 +29,12 @@ OUTAGE_SECONDS = 60.0
 
 @pytest.fixture(autouse=True)
 def _sockets(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Collect the sockets of refused connections, which kafka-python leaves to the garbage collector."""
     with caplog.at_level(logging.CRITICAL, "kafka"):  # or the captured errors would hold them
         yield
     for thread in threading.enumerate():
         if thread.name == "log-writer-renewal":
             thread.join(OUTAGE_SECONDS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    collect_sockets()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from matyan.engines.kv.embedded import open_embedded_kv
-from matyan.engines.kv.protocol import KvEngine, KvReader, KvTransaction, Pair
+from matyan.engines.kv.protocol import KvEngine, KvReader, Pair
 from matyan.engines.kv.wrapper import KvWrapper
 from matyan.ids import DEFAULT_PROJECT, RunNumber
 from matyan.limits import PIECE_BYTES_MAX
@@ -21,7 +21,7 @@ from matyan.runs.repository import STRETCH_LEAST
 from matyan.store import keyspace
 from matyan.store.subspaces import Subspace
 from tests.support.kv import RunTwiceKv
-from tests.support.store import make_run, make_tag
+from tests.support.store import clear_run, make_run, make_tag
 from tests.support.stores import opened_store
 
 T = TypeVar("T")
@@ -64,15 +64,6 @@ def make_runs(kv: KvEngine, order: Sequence[int]) -> list[RunNumber]:
     ]
 
 
-def clear(kv: KvEngine, number: RunNumber) -> None:
-    def write(tx: KvTransaction) -> None:
-        (document,) = runs.read_documents(tx, DEFAULT_PROJECT, [number])
-        if document is not None:  # else the answer of the commit was lost
-            runs.clear(tx, DEFAULT_PROJECT, number, document)
-
-    kv.write(write, durable=False)
-
-
 def seen(run: Run) -> tuple[Any, ...]:
     return run.number, msgspec.structs.asdict(run.document), run.experiment, run.tags
 
@@ -94,7 +85,7 @@ def paged(kv: KvEngine, rows_max: int) -> list[tuple[Any, ...]]:
 def test_pages_are_what_is_listed_and_loaded(kv: KvEngine, order: Sequence[int], rows_max: int) -> None:
     numbers = make_runs(kv, order)
     for number in (*numbers[10:14], numbers[30], numbers[-1]):
-        clear(kv, number)
+        clear_run(kv, number)
     make_tag(kv, "a", archived=True)
     listed = kv.read(lambda reader: runs.list_newest(reader, DEFAULT_PROJECT))
     expected = kv.read(lambda reader: runs.load(reader, DEFAULT_PROJECT, [each.number for each in listed]))

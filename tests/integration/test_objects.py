@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from matyan.blobs.service import blob_key
-from matyan.engines.kv.protocol import KvTransaction
 from matyan.ids import DEFAULT_PROJECT, RunNumber
 from matyan.query.objects import ObjectSearch
-from matyan.runs import repository as runs
 from matyan.sequences import items, repository
 from matyan.sequences.model import BUCKET_OF_KIND, Bucket, Item, SequenceKey, Summary
 from matyan.sequences.objects import ITEMS_PER_READ
@@ -196,12 +194,6 @@ def test_system_params_are_sent_when_wanted(app: SearchApp) -> None:
     assert search(app, "texts", skip_system="false")["a"]["params"] == {"__system_params": {"cpu": 1}}
 
 
-def delete(tx: KvTransaction, number: RunNumber) -> None:
-    (document,) = runs.read_documents(tx, DEFAULT_PROJECT, [number])
-    assert document is not None
-    runs.clear(tx, DEFAULT_PROJECT, number, document)
-
-
 def test_a_run_deleted_during_a_search_is_left_out(app: SearchApp) -> None:
     numbers = [store.make_run(app.kv, run_id, created_at_seconds=float(run_id == "b")) for run_id in "ab"]
     for number in numbers:
@@ -209,7 +201,7 @@ def test_a_run_deleted_during_a_search_is_left_out(app: SearchApp) -> None:
     stream = app.searches.objects(ObjectSearch(bucket=Bucket.TEXTS, report_progress=False))
     begun = next(stream)
 
-    app.kv.write(lambda tx: delete(tx, numbers[1]))
+    store.clear_run(app.kv, numbers[1])
 
     assert list(treestream.runs(begun + b"".join(stream))) == ["a"]
 

@@ -30,13 +30,14 @@ from matyan.runs import cache as caches
 from matyan.runs import repository as runs
 from matyan.runs.cache import RunCache
 from matyan.runs.model import Run
+from matyan.runs.repository import Page
 from matyan.store import changes, keyspace
 from matyan.store.records import head_key
 from matyan.store.subspaces import Subspace
 from matyan.wire.codec import decode_tree, encode_tree
 from tests.support.kv import RunTwiceKv
 from tests.support.kv_faults import MODERATE, FaultRates, FaultyKv
-from tests.support.store import make_experiment, make_run, make_tag
+from tests.support.store import clear_run, make_experiment, make_run, make_tag
 from tests.support.stores import opened_store
 
 pytestmark = pytest.mark.one_python
@@ -95,15 +96,6 @@ def change(kv: KvEngine, number: RunNumber, **fields: Any) -> None:
         (document,) = runs.read_documents(tx, DEFAULT_PROJECT, [number])
         assert document is not None
         runs.put(tx, DEFAULT_PROJECT, number, msgspec.structs.replace(document, **fields))
-
-    kv.write(write, durable=False)
-
-
-def delete(kv: KvEngine, number: RunNumber) -> None:
-    def write(tx: KvTransaction) -> None:
-        (document,) = runs.read_documents(tx, DEFAULT_PROJECT, [number])
-        if document is not None:  # else the answer of the commit was lost
-            runs.clear(tx, DEFAULT_PROJECT, number, document)
 
     kv.write(write, durable=False)
 
@@ -453,12 +445,17 @@ def test_threads_that_scan_while_others_write_see_whole_and_fresh_runs(tmp_path:
     engine.close()
 
 
-def test_an_experiment_renamed_between_two_pages_takes_no_tags_away(kv: KvEngine) -> None:
+def first_page(kv: KvEngine) -> tuple[RunCache, Page]:
+    """Store two runs of one experiment and read the newer one, which has no tag."""
     make_run(kv, "old", experiment="vision", tags=["best"], created_at_seconds=1e9)
     make_run(kv, "new", experiment="vision", created_at_seconds=2e9)
     cache = RunCache(kv)
     cache.catch_up(DEFAULT_PROJECT)
-    page = cache.list_newest(DEFAULT_PROJECT, after=None, rows_max=1)
+    return cache, cache.list_newest(DEFAULT_PROJECT, after=None, rows_max=1)
+
+
+def test_an_experiment_renamed_between_two_pages_takes_no_tags_away(kv: KvEngine) -> None:
+    cache, page = first_page(kv)
     rename_experiment(kv, "vision", "sight")
     cache.list_newest(DEFAULT_PROJECT, after=page.position, rows_max=1)
 
@@ -469,11 +466,7 @@ def test_an_experiment_renamed_between_two_pages_takes_no_tags_away(kv: KvEngine
 
 
 def test_a_page_shows_the_newest_name_before_its_note_was_followed(kv: KvEngine) -> None:
-    make_run(kv, "old", experiment="vision", created_at_seconds=1e9)
-    make_run(kv, "new", experiment="vision", created_at_seconds=2e9)
-    cache = RunCache(kv)
-    cache.catch_up(DEFAULT_PROJECT)
-    page = cache.list_newest(DEFAULT_PROJECT, after=None, rows_max=1)
+    cache, page = first_page(kv)
     rename_experiment(kv, "vision", "sight")
     cache.list_newest(DEFAULT_PROJECT, after=page.position, rows_max=1)
 
@@ -483,12 +476,8 @@ def test_a_page_shows_the_newest_name_before_its_note_was_followed(kv: KvEngine)
 
 
 def test_more_experiments_than_the_catalog_remembers_take_no_tags_away(kv: KvEngine) -> None:
-    make_run(kv, "old", experiment="vision", tags=["best"], created_at_seconds=1e9)
-    make_run(kv, "new", experiment="vision", created_at_seconds=2e9)
     others = make_experiments(kv, catalog.DECODED_MAX)
-    cache = RunCache(kv)
-    cache.catch_up(DEFAULT_PROJECT)
-    page = cache.list_newest(DEFAULT_PROJECT, after=None, rows_max=1)
+    cache, page = first_page(kv)
     kv.read(lambda reader: catalog.experiments.get_many(reader, DEFAULT_PROJECT, others))
     cache.list_newest(DEFAULT_PROJECT, after=page.position, rows_max=1)
 
@@ -673,7 +662,7 @@ def test_experiments_that_no_run_refers_to_take_no_memory(counting: CountingKv) 
     cache.catch_up(DEFAULT_PROJECT)
 
     assert cache.bytes_held == before > 0
-    delete(counting, number)
+    clear_run(counting, number)
     assert scanned(cache) == []
     assert cache.bytes_held == 0
 
@@ -762,7 +751,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(number=numbers)
     def delete(self, number: RunNumber) -> None:
-        delete(self.kv, number)
+        clear_run(self.kv, number)
 
     @rule(name=st.sampled_from(["e", "f"]), described=st.sampled_from(["x", "y"]))
     def describe_experiment(self, name: str, described: str) -> None:

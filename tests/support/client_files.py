@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 from matyan_client import Run
+
+from tests.support.rest import status_of
 
 
 def upload(url: str, run_id: str, folder: str, *names: str) -> None:
@@ -75,16 +76,8 @@ def download_nothing(url: str, run_id: str, folder: str) -> None:
         lambda: run.download_artifact("nope", Path(folder) / "nope"),
         lambda: run.download_artifacts(folder),
     ]
-    print(json.dumps([_status(call) for call in calls]))
+    print(json.dumps([status_of(call) for call in calls]))
     run.close()
-
-
-def _status(call: Callable[[], Any]) -> int:
-    try:
-        call()
-    except httpx.HTTPStatusError as error:
-        return error.response.status_code
-    return 200
 
 
 SCRIPTS: Final[Mapping[str, Callable[..., Any]]] = {

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 from matyan_client import Repo, Run
 from matyan_client.transport.http import HttpTransport
 
+from tests.support.rest import status_of
 from tests.support.scripts import run_module
 
 PAGE: Final = 50
@@ -63,7 +63,7 @@ def changes(url: str, run_id: str, other_id: str) -> dict[str, Any]:
     http.add_tag_to_run(run_id, "to drop")
     tag_ids = {tag["name"]: tag["id"] for tag in http.list_tags()}
     found["remove_tag_from_run"] = http.remove_tag_from_run(run_id, tag_ids["to drop"])
-    found["add_tag_to_run of an unknown run"] = _status(lambda: http.add_tag_to_run("nope", "x"))
+    found["add_tag_to_run of an unknown run"] = status_of(lambda: http.add_tag_to_run("nope", "x"))
     found["after all"] = http.get_run_info(run_id)
     found["finish"] = http.update_run(other_id, active=False)
     found["finished"] = http.get_run_info(other_id)
@@ -77,9 +77,9 @@ def entities(url: str) -> dict[str, Any]:
     repo, http = Repo(url), HttpTransport(url)
     found = {
         "create_experiment": http.create_experiment("made"),
-        "create_experiment again": _status(lambda: http.create_experiment("made")),
+        "create_experiment again": status_of(lambda: http.create_experiment("made")),
         "create_tag": http.create_tag("red", color="#f00", description="x"),
-        "create_tag again": _status(lambda: http.create_tag("red")),
+        "create_tag again": status_of(lambda: http.create_tag("red")),
         "list_experiments": http.list_experiments(),
         "list_tags": http.list_tags(),
         "get_project_info": http.get_project_info(),
@@ -197,14 +197,6 @@ def _blob_uris(found: list[dict[str, Any]]) -> list[str]:
 def _objects(values: Mapping[int, Any]) -> list[dict[str, Any]]:
     """Return the objects of all steps; the client makes dicts of lists, and figures stand alone."""
     return [item for value in values.values() for item in (value.values() if 0 in value else [value])]
-
-
-def _status(call: Callable[[], Any]) -> int:
-    try:
-        call()
-    except httpx.HTTPStatusError as error:
-        return error.response.status_code
-    return 200
 
 
 SCRIPTS: Final[Mapping[str, Callable[..., dict[str, Any]]]] = {

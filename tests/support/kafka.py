@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import os
 import secrets
 import shutil
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -201,6 +203,13 @@ def shared_broker() -> Broker:
 def fresh_settings(**changes: Any) -> KafkaSettings:
     """Return settings under which the log is a fresh one, in topics of its own."""
     return KafkaSettings(topic_prefix=f"t{secrets.token_hex(6)}.", **changes)
+
+
+def collect_sockets() -> None:
+    """Collect the sockets of refused connections, which kafka-python leaves to the garbage collector."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def _listens(port: int) -> bool:

@@ -21,9 +21,10 @@ _SECONDS: Final = st.sampled_from(grammar.CREATED_SECONDS)
 _VALUES: Final = st.lists(st.sampled_from(grammar.METRIC_VALUES), min_size=1, max_size=3)
 
 
-def _operation(
+def operation(
     name: str, /, *arguments: st.SearchStrategy[Any], **fields: st.SearchStrategy[Any]
 ) -> st.SearchStrategy[Operation]:
+    """Return calls of a world's method with these arguments."""
     return st.builds(
         lambda given, named: lambda world: getattr(world, name)(*given, **named),
         st.tuples(*arguments),
@@ -32,7 +33,7 @@ def _operation(
 
 
 def _create(runs: st.SearchStrategy[str]) -> st.SearchStrategy[Operation]:
-    return _operation("create", runs, _PARAMS, _SECONDS, st.none() | _SECONDS)
+    return operation("create", runs, _PARAMS, _SECONDS, st.none() | _SECONDS)
 
 
 def operations(runs: st.SearchStrategy[str] = RUNS) -> st.SearchStrategy[Operation]:
@@ -40,20 +41,20 @@ def operations(runs: st.SearchStrategy[str] = RUNS) -> st.SearchStrategy[Operati
     return st.one_of(
         _create(runs),
         _create(runs),
-        _operation("set_params", runs, _PARAMS),
-        _operation("edit", runs, name=st.sampled_from(grammar.NAMES)),
-        _operation("edit", runs, archived=st.booleans()),
-        _operation("edit", runs, active=st.booleans()),
-        _operation("edit", runs, experiment=st.sampled_from(grammar.EXPERIMENTS)),
-        _operation("end", runs, st.none() | _SECONDS),
-        _operation("tag", runs, st.sampled_from(grammar.TAGS)),
-        _operation("track", runs, st.sampled_from(grammar.METRICS), st.sampled_from(grammar.CONTEXTS), _VALUES),
-        _operation("track", runs, st.sampled_from(grammar.METRICS), st.sampled_from(grammar.CONTEXTS), _VALUES),
-        _operation("bring", runs, st.sampled_from(grammar.METRICS), _VALUES),
-        _operation("track_text", runs, st.sampled_from(grammar.METRICS)),
-        _operation("settle"),
-        _operation("delete", runs),
-        _operation("free"),
+        operation("set_params", runs, _PARAMS),
+        operation("edit", runs, name=st.sampled_from(grammar.NAMES)),
+        operation("edit", runs, archived=st.booleans()),
+        operation("edit", runs, active=st.booleans()),
+        operation("edit", runs, experiment=st.sampled_from(grammar.EXPERIMENTS)),
+        operation("end", runs, st.none() | _SECONDS),
+        operation("tag", runs, st.sampled_from(grammar.TAGS)),
+        operation("track", runs, st.sampled_from(grammar.METRICS), st.sampled_from(grammar.CONTEXTS), _VALUES),
+        operation("track", runs, st.sampled_from(grammar.METRICS), st.sampled_from(grammar.CONTEXTS), _VALUES),
+        operation("bring", runs, st.sampled_from(grammar.METRICS), _VALUES),
+        operation("track_text", runs, st.sampled_from(grammar.METRICS)),
+        operation("settle"),
+        operation("delete", runs),
+        operation("free"),
     )
 
 

@@ -121,6 +121,15 @@ def eventually(read: Callable[[], T], accept: Callable[[T], object], seconds: fl
         time.sleep(max(0.02, time.monotonic() - began))
 
 
+def status_of(call: Callable[[], Any]) -> int:
+    """Return the status that a call of a client ends with; 200 where it raises none."""
+    try:
+        call()
+    except httpx.HTTPStatusError as error:
+        return error.response.status_code
+    return 200
+
+
 def _series(trace: dict[str, Any]) -> Series:
     columns = [treestream.numbers(trace[name]) for name in ("iters", "values", "epochs", "timestamps")]
     steps = [int(step) for step in columns[0]]

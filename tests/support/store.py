@@ -98,6 +98,17 @@ def make_run(
     return kv.write(store, durable=False)
 
 
+def clear_run(kv: KvEngine, number: RunNumber) -> None:
+    """Take a run and what finds it out of the store, as a deletion does; what it tracked stays."""
+
+    def clear(tx: KvTransaction) -> None:
+        (document,) = runs.read_documents(tx, DEFAULT_PROJECT, [number])
+        if document is not None:  # else the answer of the commit was lost
+            runs.clear(tx, DEFAULT_PROJECT, number, document)
+
+    kv.write(clear, durable=False)
+
+
 def make_metric(
     kv: KvEngine,
     number: RunNumber,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from tests.support.oracle import BUCKETS, LEVELS
 from tests.support.rest import canonical
 from tests.torture.journal import Frame
 
@@ -20,18 +21,10 @@ Slot = tuple[Any, ...]
 """Kind of the slot, then what tells it from others of its kind."""
 ABSENT: Final = None
 """The value of a slot that holds nothing, such as a tag that was removed."""
-BUCKETS: Final = {
-    "image": "images",
-    "audio": "audios",
-    "text": "texts",
-    "distribution": "distributions",
-    "figure": "figures",
-}
 LINE: Final = "line of"
 """How a terminal line begins that counts; the released client prints its own troubles between them."""
 PICTURES: Final = "seq/"
 """How the path of a file in its run begins when no artifact but an item names it."""
-LEVELS: Final = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR"}
 
 
 class Write(NamedTuple):

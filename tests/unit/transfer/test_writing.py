@@ -12,15 +12,14 @@ from matyan.engines.blob.filesystem import FilesystemBlobs, open_filesystem_blob
 from matyan.engines.kv.embedded import EmbeddedKv, open_embedded_kv
 from matyan.engines.kv.protocol import KvTransaction
 from matyan.errors import CorruptedError, TooLargeError
-from matyan.ids import DEFAULT_PROJECT, RunId, RunNumber
+from matyan.ids import DEFAULT_PROJECT, RunId
 from matyan.limits import VALUE_BYTES_MAX
-from matyan.runs import repository as runs
 from matyan.sequences import repository as sequences
 from matyan.sequences.model import Bucket, Columns, SequenceKey
 from matyan.sequences.repository import SequenceRef, encode_whole
 from matyan.transfer.writing import BATCH_BYTES, Batch, RunGoneError, RunWriter
 from tests.bench.counted_kv import CountedKv
-from tests.support.store import make_run
+from tests.support.store import clear_run, make_run
 
 KEY = SequenceKey(Bucket.METRIC, "loss")
 STEPS = np.arange(50, dtype=np.int64)
@@ -67,15 +66,6 @@ def refuse(_: KvTransaction) -> None:
     raise CorruptedError("it cannot be read")
 
 
-def delete(kv: EmbeddedKv, run_id: RunId, number: RunNumber) -> None:
-    def clear(tx: KvTransaction) -> None:
-        (document,) = runs.read_documents(tx, DEFAULT_PROJECT, [number])
-        assert document is not None
-        runs.clear(tx, DEFAULT_PROJECT, number, document)
-
-    kv.write(clear)
-
-
 def test_small_runs_are_written_in_one_transaction(world: Writers) -> None:
     for writer in world.writers:
         writer.put_metric(LOSS)
@@ -100,7 +90,7 @@ def test_a_batch_is_written_when_it_is_full(world: Writers) -> None:
 def test_a_run_that_is_deleted_meanwhile_gets_nothing_and_costs_no_other(engine: EmbeddedKv, world: Writers) -> None:
     for writer in world.writers:
         writer.put_metric(LOSS)
-    delete(engine, RunId("second"), world.numbers[RunId("second")])
+    clear_run(engine, world.numbers[RunId("second")])
 
     world.batch.flush()
 
