@@ -6,7 +6,6 @@ All faults of a configuration are reported at once.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, get_type_hints
@@ -81,6 +80,8 @@ def _toml_value(value: Any) -> str:
 def _from_file(file: Path | None, faults: list[str]) -> Mapping[str, Any]:
     if file is None:
         return {}
+    import tomllib  # noqa: PLC0415 - compiles patterns for 25 ms, and few servers have such a file
+
     try:
         return tomllib.loads(file.read_text("utf-8"))
     except OSError as error:

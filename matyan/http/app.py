@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from copy import copy
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import msgspec
-from litestar import Litestar, Response, Router, get
+from litestar import Litestar, Request, Response, Router, get
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
 from litestar.exceptions import PermissionDeniedException
-from litestar.handlers import BaseRouteHandler
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
+from litestar.plugins import PluginProtocol
+from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import ControllerRouterHandler, Guard
 
 from matyan.http.answers import json_response
 from matyan.http.connections import Connections
-from matyan.http.dialect import DIALECTS
+from matyan.http.dialect import DIALECTS, Dialect, dialect_of
 from matyan.http.edge import Edge, EdgeOptions, check_base_path
 from matyan.http.errors import EXCEPTION_HANDLERS
 from matyan.http.health import OPS_ROUTES, Health
@@ -37,7 +40,7 @@ REFUSED_WHEN_READ_ONLY: Final[Mapping[str, bool]] = {"refused_when_read_only": T
 
 
 def make_app(
-    routes: Sequence[ControllerRouterHandler],
+    routes: Sequence[HTTPRouteHandler],
     *,
     services: Mapping[str, object] | None = None,
     root_routes: Sequence[ControllerRouterHandler] = (),
@@ -51,8 +54,8 @@ def make_app(
     """Make the ASGI app.
 
     Args:
-        routes: controllers and handlers of the REST API; each is mounted under every dialect's prefix and answers with
-            and without a slash at the end.
+        routes: handlers of the REST API; each is mounted under every dialect's prefix and answers with and without a
+            slash at the end.
         services: what handlers may ask for by name, `runs: NamedDependency[RunService]`.
         root_routes: handlers with absolute paths: WebSockets, uploads.
         metrics: where requests are counted; also served at `/metrics/`.
@@ -66,14 +69,19 @@ def make_app(
     provided = {"metrics": metrics, "health": health, "component": component, **(services or {})}
     base_path = check_base_path(edge.base_path)
 
-    assemble = functools.partial(_assemble, root_routes=root_routes, services=provided, read_only=read_only)
+    assemble = functools.partial(_assemble, services=provided, read_only=read_only)
 
     # The document is made from a second app of the same routes, when it is first asked for: starting stays quick, and
     # what is served has no routes of Litestar's own.
-    document = Document(lambda: assemble(routes, openapi=openapi_config()), base_path=base_path)
+    def make_described() -> Litestar:
+        described = [*OPS_ROUTES, *root_routes, *_routers([api_version, *routes])]
+        return assemble(described, openapi=openapi_config())
+
+    document = Document(make_described, base_path=base_path)
     read = make_document_route(document)
     page = make_openapi_router(read, base_path=base_path, app_version=package_version())
-    app = assemble([read, *routes], pages=[page])
+    served = map(_under_prefixes, [api_version, read, *routes])
+    app = assemble([*OPS_ROUTES, *root_routes, *served, page])
     app.asgi_handler = Edge(
         app.asgi_handler,
         api_roots={route.path.split("/")[1] for route in app.routes},
@@ -89,25 +97,14 @@ def make_app(
 def _assemble(
     routes: Sequence[ControllerRouterHandler],
     *,
-    root_routes: Sequence[ControllerRouterHandler],
     services: Mapping[str, object],
     read_only: bool,
-    pages: Sequence[Router] = (),
     openapi: OpenAPIConfig | None = None,
 ) -> Litestar:
     """Put the routes together; with `openapi` for its document, and not to be served."""
-    mounted = [api_version, *routes]
-    mounts = [
-        Router(
-            prefix.prefix,
-            route_handlers=named_for(prefix, mounted) if openapi else mounted,
-            dependencies={"dialect": _constant(prefix)},
-        )
-        for prefix in DIALECTS
-    ]
-    return Litestar(
-        [*OPS_ROUTES, *root_routes, *mounts, *pages],
-        dependencies={name: _constant(service) for name, service in services.items()},
+    return _App(
+        routes,
+        dependencies={"dialect": _DIALECT, **{name: _constant(service) for name, service in services.items()}},
         exception_handlers=EXCEPTION_HANDLERS,
         guards=_guards(read_only=read_only),
         request_class=JsonRequest,
@@ -115,6 +112,29 @@ def _assemble(
         openapi_config=openapi,
         logging_config=None,
     )
+
+
+class _App(Litestar):
+    """Litestar without its plugins for Pydantic and attrs, whose import is a tenth of the start where they are there.
+
+    No handler has a model of theirs.
+    """
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return [*plugins, MsgspecDIPlugin()]
+
+
+def _under_prefixes(handler: HTTPRouteHandler) -> HTTPRouteHandler:
+    """Return the handler for the paths of all dialects: Litestar works out what a handler needs once, not per path."""
+    mounted = copy(handler)
+    mounted.paths = {f"{dialect.prefix}{path}" for dialect in DIALECTS for path in handler.paths}
+    return mounted
+
+
+def _routers(handlers: Sequence[HTTPRouteHandler]) -> list[Router]:
+    """Return the handlers as each dialect describes them."""
+    return [Router(dialect.prefix, route_handlers=named_for(dialect, handlers)) for dialect in DIALECTS]
 
 
 def openapi_config() -> OpenAPIConfig:
@@ -151,6 +171,13 @@ async def api_version(component: NamedDependency[str]) -> Response[bytes]:
 
 def _constant(value: object) -> Provide:
     return Provide(lambda: value, sync_to_thread=False)
+
+
+def _dialect(request: Request[Any, Any, Any]) -> Dialect:
+    return dialect_of(request.scope["path"])
+
+
+_DIALECT: Final = Provide(_dialect, sync_to_thread=False)
 
 
 def _guards(*, read_only: bool) -> list[Guard]:

@@ -17,7 +17,6 @@ from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
-from litestar.types import ControllerRouterHandler
 
 from matyan.http.answers import JSON, json_bytes
 from matyan.http.dialect import Dialect, dialect_of
@@ -205,9 +204,9 @@ def operations(schema: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
                 yield path, operation
 
 
-def named_for(dialect: Dialect, routes: Collection[ControllerRouterHandler]) -> list[ControllerRouterHandler]:
-    """Return the routes with operation ids that no other dialect has, and with the answers of this dialect."""
-    return [_named(dialect, route) if isinstance(route, HTTPRouteHandler) else route for route in routes]
+def named_for(dialect: Dialect, handlers: Collection[HTTPRouteHandler]) -> list[HTTPRouteHandler]:
+    """Return the handlers with operation ids that no other dialect has, and with the answers of this dialect."""
+    return [_named(dialect, handler) for handler in handlers]
 
 
 def _named(dialect: Dialect, handler: HTTPRouteHandler) -> HTTPRouteHandler:

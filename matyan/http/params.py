@@ -5,12 +5,15 @@ async def logs(self, run_id: FromPath[str], record_range: NamedDependency[StepRa
 
 Each takes its parameter as text and reads it itself, because the contract's words and faults are not Litestar's. It
 declares the parameter to Litestar with the type that clients should send: the OpenAPI schema shows that (ADR 0014).
+
+Handlers that ask for the same share the dependency: to declare one takes a fifth of a millisecond at every start.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from litestar import Request
@@ -70,6 +73,7 @@ def read_range(text: str, *, bare_is_start: bool) -> StepRange:
     return StepRange(ends[0], ends[1])
 
 
+@cache
 def flag(name: str, *, default: bool, description: str | None = None) -> Provide:
     """Make the dependency of a boolean query parameter; what is no boolean is 422."""
 
@@ -83,6 +87,7 @@ def flag(name: str, *, default: bool, description: str | None = None) -> Provide
     return _declared(QueryParameter(name=name, description=description, schema_extra=schema), read, str(default))
 
 
+@cache
 def integer(name: str, *, default: int = 0, description: str | None = None) -> Provide:
     """Make the dependency of an integer query parameter; what is no integer of 64 bits is 422."""
     schema = _INTEGER_SCHEMA | {"default": default}
@@ -90,6 +95,7 @@ def integer(name: str, *, default: int = 0, description: str | None = None) -> P
     return _declared(parameter, lambda text: _integer(text, "query", name), str(default))
 
 
+@cache
 def optional_integer(name: str, *, description: str | None = None) -> Provide:
     """Make the dependency of an integer query parameter that may be missing: None then."""
 
@@ -100,6 +106,7 @@ def optional_integer(name: str, *, description: str | None = None) -> Provide:
     return _declared(parameter, read, None, kind=str | None)
 
 
+@cache
 def step_range(name: str) -> Provide:
     """Make the dependency of a range in a query parameter; a missing one is everything."""
 
@@ -111,12 +118,14 @@ def step_range(name: str) -> Provide:
     return _declared(QueryParameter(name=name, description=description, schema_extra=schema), read, "")
 
 
+@cache
 def texts(name: str, *, description: str | None = None) -> Provide:
     """Make the dependency of a query parameter that may stand several times."""
     parameter = QueryParameter(name=name, description=description)
     return _declared(parameter, lambda found: found, (), kind=list[str])
 
 
+@cache
 def timezone_offset() -> Provide:
     """Make the dependency of `X-Timezone-Offset`: minutes, UTC minus local; 0 when missing, 422 when no such thing."""
     header = "x-timezone-offset"
@@ -141,6 +150,7 @@ def timezone_offset() -> Provide:
     return _declared(parameter, read, "0")
 
 
+@cache
 def wants_plan() -> Provide:
     """Make the dependency of `X-Matyan-Explain`: whether the answer shall tell the plan of its query."""
     parameter = HeaderParameter(

@@ -6,6 +6,7 @@ What the page would fetch from third parties is taken out when it is rendered (`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -93,7 +94,9 @@ class WebUi:
 
 
 def _index(build: Path) -> dict[str, _File]:
-    paths = {str(path.relative_to(build)): path for path in build.rglob("*") if path.is_file()}
+    # In half the time of `Path.rglob`: a bundle has hundreds of files, and every start looks at them.
+    found = [f"{folder}/{name}" for folder, _, names in os.walk(build) for name in names]
+    paths = {path.removeprefix(f"{build}/"): Path(path) for path in found}
     return {
         name: _File(path, paths.get(f"{name}.gz"), _TYPES.get(path.suffix, "application/octet-stream"), _etag(path))
         for name, path in paths.items()

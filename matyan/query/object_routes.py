@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from litestar import Response, get
 from litestar.di import NamedDependency
+from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromQuery
-from litestar.types import ControllerRouterHandler
 
 from matyan.http.openapi import streams
 from matyan.http.params import StepRange
@@ -19,7 +19,7 @@ from matyan.sequences.object_routes import asked_for, range_params
 from matyan.sequences.values import OBJECT_BUCKETS
 
 
-def _object_route(bucket: Bucket) -> ControllerRouterHandler:
+def _object_route(bucket: Bucket) -> HTTPRouteHandler:
     @get(
         f"/runs/search/{bucket.word}",
         operation_id=f"search{bucket.word.title()}",
@@ -53,4 +53,4 @@ def _object_route(bucket: Bucket) -> ControllerRouterHandler:
     return search_objects
 
 
-ROUTES: Final[tuple[ControllerRouterHandler, ...]] = tuple(map(_object_route, OBJECT_BUCKETS))
+ROUTES: Final[tuple[HTTPRouteHandler, ...]] = tuple(map(_object_route, OBJECT_BUCKETS))

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from litestar import Response, get
 from litestar.di import NamedDependency
+from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromQuery
-from litestar.types import ControllerRouterHandler
 
 from matyan.http.dialect import Dialect
 from matyan.http.openapi import streams
@@ -111,4 +111,4 @@ async def active_runs(search: NamedDependency[SearchService]) -> Response[Any]:
     return stream(search.active)
 
 
-ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (search_runs, search_metrics, active_runs)
+ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (search_runs, search_metrics, active_runs)

@@ -152,9 +152,9 @@ def _few_collections() -> Iterator[None]:
     for cycles among them and among all that the process has loaded is a tenth of the work of ingestion.
     """
     before = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECTION_THRESHOLDS)
+    gc.enable()
     try:
         yield
     finally:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from matyan.runs.model import RunDocument
 
@@ -35,12 +36,15 @@ class Activity(msgspec.Struct):
         self.active += document.active
         self._note(int((document.created_at_seconds - timezone_offset_minutes * 60) // _SECONDS))
 
-    def count(self, created_us: Sequence[int], *, timezone_offset_minutes: int) -> None:
-        """Count runs by when they were created, in microseconds since 1970-01-01 UTC; their state is not looked at."""
+    def count(self, created_us: NDArray[np.int64], *, timezone_offset_minutes: int) -> None:
+        """Count runs by when they were created, in microseconds since 1970-01-01 UTC; their state is not looked at.
+
+        Runs of one hour stand together where they come in order: each stretch of them is noted once.
+        """
         self.runs += len(created_us)
-        offset_us = timezone_offset_minutes * 60 * _MICROSECONDS
-        hours = Counter([(moment_us - offset_us) // _HOUR_US for moment_us in created_us])
-        for hour, runs in hours.items():
+        hours = (created_us - timezone_offset_minutes * 60 * _MICROSECONDS) // _HOUR_US
+        begins = np.flatnonzero(np.diff(hours, prepend=hours[:1] - 1))
+        for hour, runs in zip(hours[begins].tolist(), np.diff(begins, append=len(hours)).tolist(), strict=True):
             self._note(hour, runs)
 
     def _note(self, hour: int, runs: int = 1) -> None:
@@ -48,15 +52,18 @@ class Activity(msgspec.Struct):
 
     def by_hour(self) -> dict[str, int]:
         """Return hour -> runs, `2024-06-05T16:00:00`, the latest first."""
-        return {_hour(hour): self.created[hour] for hour in sorted(self.created, reverse=True)}
+        return _calendar(self.created)
 
     def by_day(self) -> dict[str, int]:
         """Return day -> runs, `2024-06-05T00:00:00`, the latest first."""
         days: Counter[int] = Counter()
         for hour, runs in self.created.items():
-            days[hour // 24] += runs
-        return {_hour(day * 24): days[day] for day in sorted(days, reverse=True)}
+            days[hour // 24 * 24] += runs
+        return _calendar(days)
 
 
-def _hour(hour: int) -> str:
-    return datetime.fromtimestamp(hour * _SECONDS, UTC).replace(tzinfo=None).isoformat()
+def _calendar(counts: Counter[int]) -> dict[str, int]:
+    """Return counts by hour with the hours as ISO 8601 texts, the latest first."""
+    hours = sorted(counts, reverse=True)
+    texts = np.datetime_as_string(np.array(hours, "datetime64[h]"), unit="s").tolist()
+    return dict(zip(texts, map(counts.__getitem__, hours), strict=True))

@@ -8,6 +8,8 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from matyan.catalog import repository as catalog
 from matyan.catalog.model import RunPlace, Tag
@@ -48,8 +50,8 @@ class Page(NamedTuple):
 class CreatedPage(NamedTuple):
     """When runs were created."""
 
-    moments_us: list[int]
-    """Microseconds since 1970-01-01 UTC, the latest first."""
+    moments_us: NDArray[np.int64]
+    """Microseconds since 1970-01-01 UTC, the latest first; see `keyspace.created_us_array`."""
     position: bytes | None
     """Continues the listing; None when there is no run more."""
 
@@ -277,7 +279,7 @@ def list_created(reader: KvReader, project: Project, *, after: bytes | None = No
     base = _by_time_base(project)
     begin, end = keyspace.children(base)
     rows = reader.scan(begin, end if after is None else after, rows_max=SCAN_ROWS_MAX, reverse=True)
-    moments = [keyspace.created_us(key, len(base)) for key, _ in rows]
+    moments = keyspace.created_us_array([key for key, _ in rows], len(base))
     return CreatedPage(moments, rows[-1][0] if len(rows) == SCAN_ROWS_MAX else None)
 
 

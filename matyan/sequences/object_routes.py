@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from litestar import Response, post
 from litestar.di import NamedDependency, Provide
+from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, JSONBody
-from litestar.types import ControllerRouterHandler
 
 from matyan.http.dialect import Dialect
 from matyan.http.openapi import streams
@@ -49,7 +49,7 @@ def asked_for(record_range: StepRange, record_density: int, index_range: StepRan
     )
 
 
-def _batch_route(bucket: Bucket) -> ControllerRouterHandler:
+def _batch_route(bucket: Bucket) -> HTTPRouteHandler:
     @post(
         f"/runs/{{run_id:str}}/{bucket.word}/get-batch",
         status_code=200,
@@ -74,7 +74,7 @@ def _batch_route(bucket: Bucket) -> ControllerRouterHandler:
     return object_batch
 
 
-def _step_route(bucket: Bucket) -> ControllerRouterHandler:
+def _step_route(bucket: Bucket) -> HTTPRouteHandler:
     positions = {name: made for name, made in range_params(bucket).items() if name.startswith("index")}
 
     @post(
@@ -106,6 +106,6 @@ def _form(dialect: Dialect) -> BatchForm:
     )
 
 
-ROUTES: Final[tuple[ControllerRouterHandler, ...]] = tuple(
+ROUTES: Final[tuple[HTTPRouteHandler, ...]] = tuple(
     make(bucket) for bucket in OBJECT_BUCKETS for make in (_batch_route, _step_route)
 )

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from litestar import Response, post
 from litestar.di import NamedDependency
+from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, JSONBody
-from litestar.types import ControllerRouterHandler
 
 from matyan.http.answers import JSON, json_bytes
 from matyan.http.dialect import Dialect
@@ -59,4 +59,4 @@ async def metric_batch(
     return Response(await run_blocking(read), media_type=JSON)
 
 
-ROUTES: Final[tuple[ControllerRouterHandler, ...]] = (align_metrics, metric_batch)
+ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (align_metrics, metric_batch)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
-from litestar import Controller, Response, delete, get, post
+from litestar import Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.testing import TestClient
@@ -45,64 +47,70 @@ ERRORS = {
 }
 
 
-class Things(Controller):
-    path = "/things"
+@get("/things/{run_id:str}/info", dependencies={"skip_system": flag("skip_system", default=False)})
+async def info(
+    run_id: FromPath[str],
+    skip_system: NamedDependency[bool],
+    dialect: NamedDependency[Dialect],
+    greeting: NamedDependency[str],
+) -> Response[bytes]:
+    return json_response([run_id, skip_system, dialect.name, greeting, float("nan")])
 
-    @get("/{run_id:str}/info", dependencies={"skip_system": flag("skip_system", default=False)})
-    async def info(
-        self,
-        run_id: FromPath[str],
-        skip_system: NamedDependency[bool],
-        dialect: NamedDependency[Dialect],
-        greeting: NamedDependency[str],
-    ) -> Response[bytes]:
-        return json_response([run_id, skip_system, dialect.name, greeting, float("nan")])
 
-    @get(
-        "/params",
-        dependencies={
-            "record_range": step_range("record_range"),
-            "limit": integer("limit", default=7),
-            "sequence": texts("sequence"),
-            "offset": timezone_offset(),
-        },
-    )
-    async def params(
-        self,
-        record_range: NamedDependency[StepRange],
-        limit: NamedDependency[int],
-        sequence: NamedDependency[list[str]],
-        offset: NamedDependency[int],
-    ) -> Response[bytes]:
-        return json_response([record_range, limit, sequence, offset])
+@get(
+    "/things/params",
+    dependencies={
+        "record_range": step_range("record_range"),
+        "limit": integer("limit", default=7),
+        "sequence": texts("sequence"),
+        "offset": timezone_offset(),
+    },
+)
+async def params(
+    record_range: NamedDependency[StepRange],
+    limit: NamedDependency[int],
+    sequence: NamedDependency[list[str]],
+    offset: NamedDependency[int],
+) -> Response[bytes]:
+    return json_response([record_range, limit, sequence, offset])
 
-    @get("/native")
-    async def native(self, p: FromQuery[int] = 50) -> Response[bytes]:
-        return json_response(p)
 
-    @get("/raise/{which:str}")
-    async def fail(self, which: FromPath[str]) -> Response[bytes]:
-        raise ERRORS[which]
+@get("/things/native")
+async def native(p: FromQuery[int] = 50) -> Response[bytes]:
+    return json_response(p)
 
-    @post("/pins", status_code=200)
-    async def pins(self, data: JSONBody[Pins]) -> Response[bytes]:
-        return json_response(data.sequences)
 
-    @post("/batch", status_code=200)
-    async def batch(self, data: JSONBody[list[Trace]]) -> Response[bytes]:
-        return json_response([trace.name for trace in data])
+@get("/things/raise/{which:str}")
+async def fail(which: FromPath[str]) -> Response[bytes]:
+    raise ERRORS[which]
 
-    @post("/hashes", status_code=200)
-    async def hashes(self, data: JSONBody[list[str]]) -> Response[bytes]:
-        return json_response(data)
 
-    @delete("/{run_id:str}", status_code=200, opt=dict(REFUSED_WHEN_READ_ONLY))
-    async def remove(self, run_id: FromPath[str]) -> Response[bytes]:
-        return json_response(run_id)
+@post("/things/pins", status_code=200)
+async def pins(data: JSONBody[Pins]) -> Response[bytes]:
+    return json_response(data.sequences)
 
-    @get("/long")
-    async def long(self) -> Response[bytes]:
-        return json_response(["é" * 400])
+
+@post("/things/batch", status_code=200)
+async def batch(data: JSONBody[list[Trace]]) -> Response[bytes]:
+    return json_response([trace.name for trace in data])
+
+
+@post("/things/hashes", status_code=200)
+async def hashes(data: JSONBody[list[str]]) -> Response[bytes]:
+    return json_response(data)
+
+
+@delete("/things/{run_id:str}", status_code=200, opt=dict(REFUSED_WHEN_READ_ONLY))
+async def remove(run_id: FromPath[str]) -> Response[bytes]:
+    return json_response(run_id)
+
+
+@get("/things/long")
+async def long() -> Response[bytes]:
+    return json_response(["é" * 400])
+
+
+THINGS = [info, params, native, fail, pins, batch, hashes, remove, long]
 
 
 async def page(scope: Scope, _: Receive, send: Send) -> None:
@@ -111,7 +119,7 @@ async def page(scope: Scope, _: Receive, send: Send) -> None:
 
 
 def make_client(**kwargs: Any) -> TestClient[Any]:
-    return TestClient(make_app([Things], services={"greeting": "hello"}, **kwargs), raise_server_exceptions=False)
+    return TestClient(make_app(THINGS, services={"greeting": "hello"}, **kwargs), raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -303,6 +311,14 @@ def test_a_read_only_server_refuses_marked_routes() -> None:
         assert answer.status_code == 403
         assert answer.json() == {"message": "Forbidden", "detail": "403: Forbidden"}
         assert client.post("/api/things/hashes", json=[]).status_code == 200
+
+
+def test_an_app_is_made_without_loading_libraries_of_models_that_no_handler_has() -> None:
+    code = "import sys; from matyan.http.app import make_app; make_app([]); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+    assert "litestar" in loaded.stdout.split()
+    assert not {"pydantic", "attr", "attrs"} & set(loaded.stdout.split())
 
 
 # ---- origins

@@ -154,3 +154,19 @@ def test_what_stands_after_the_start_is_left_out_of_collections_while_the_proces
 
     assert seen == [(True, COLLECTION_THRESHOLDS)]
     assert (gc.get_freeze_count(), gc.get_threshold()) == (0, before)
+
+
+def test_collections_that_the_command_turned_off_for_the_start_are_on_while_the_process_runs() -> None:
+    seen = []
+
+    def announce() -> None:
+        seen.append(gc.isenabled())
+        terminate()
+
+    gc.disable()
+    try:
+        run([Recorder().service("worker")], metrics=Metrics(), announce=announce)
+    finally:
+        gc.enable()
+
+    assert seen == [True]

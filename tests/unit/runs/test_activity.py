@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,3 +53,13 @@ def test_days_and_hours_count_every_run_once(moments: list[float], offset: int) 
     assert sum(activity.by_hour().values()) == sum(activity.by_day().values()) == len(moments)
     assert list(activity.by_hour()) == sorted(activity.by_hour(), reverse=True)
     assert {hour[:10] for hour in activity.by_hour()} == {day[:10] for day in activity.by_day()}
+
+
+@given(st.lists(st.integers(-(2**60), 2**60), max_size=30), st.integers(-840, 840))
+def test_times_of_creation_count_as_documents_do(moments_us: list[int], offset: int) -> None:
+    by_document = counted(*(moment // 1_000_000 for moment in moments_us), offset=offset)
+    by_time = Activity()
+    by_time.count(np.array(moments_us, np.int64), timezone_offset_minutes=offset)
+
+    assert by_time.by_hour() == by_document.by_hour()
+    assert by_time.runs == by_document.runs
