@@ -23,14 +23,14 @@ EXIT_FAILED: Final = 1
 EXIT_CONFIGURATION: Final = 2
 
 TRY_IT: Final = """\
-Try it (pip install matyan-client):
+Try it (in .venv/bin/python after `make up`, elsewhere pip install matyan-client):
 
-    from matyan_client import Run
-    run = Run(repo="{url}", experiment="hello")
-    run["hparams"] = {{"learning_rate": 0.001, "batch_size": 32}}
-    for step in range(100):
-        run.track(1 / (step + 1), name="loss", step=step, context={{"subset": "train"}})
-    run.close()
+from matyan_client import Run
+run = Run(repo="{url}", experiment="hello")
+run["hparams"] = {{"learning_rate": 0.001, "batch_size": 32}}
+for step in range(100):
+    run.track(1 / (step + 1), name="loss", step=step, context={{"subset": "train"}})
+run.close()
 """
 
 
@@ -205,7 +205,8 @@ def _up(options: argparse.Namespace) -> int:
     _load_without_collections()
     from matyan.roles.local import run_local  # noqa: PLC0415 - see the module's docstring
 
-    run_local(_settings(options), announce=lambda url: _announce(url, sys.stdout))
+    settings = _settings(options)
+    run_local(settings, announce=lambda url: _announce(url, settings, sys.stdout))
     return 0
 
 
@@ -229,8 +230,9 @@ def _load_without_collections() -> None:
     gc.disable()
 
 
-def _announce(url: str, out: TextIO) -> None:
-    print(f"matyan is up: {url}\n\n{TRY_IT.format(url=url.rstrip('/'))}\nStop with Ctrl-C.", file=out, flush=True)
+def _announce(url: str, settings: Settings, out: TextIO) -> None:
+    where = f"matyan is up: {url} (data in {settings.home})"
+    print(f"{where}\n\n{TRY_IT.format(url=url.rstrip('/'))}\nStop with Ctrl-C.", file=out, flush=True)
 
 
 def _demo(options: argparse.Namespace) -> int:

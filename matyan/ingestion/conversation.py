@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
@@ -71,20 +72,6 @@ class _Due:
         """None while the frame waits to be decoded."""
 
 
-class _Alarm:
-    """Ends a wait when it rings."""
-
-    __slots__ = ("_changed", "has_rung")
-
-    def __init__(self, changed: asyncio.Event) -> None:
-        self._changed = changed
-        self.has_rung = False
-
-    def ring(self) -> None:
-        self.has_rung = True
-        self._changed.set()
-
-
 class Conversation:
     """A connection from its acceptance to its end."""
 
@@ -122,6 +109,9 @@ class Conversation:
         self._large_bytes = 0
         self._decoding: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_seconds = math.inf
+        """When the replier looks at the clock, by the clock."""
         self._ended = False
         self._draining = False
         self.was_cut = False
@@ -144,6 +134,7 @@ class Conversation:
                 await reader
             if self._decoding is not None:
                 await self._decoding
+            self._silence()
         if not self._ended:
             await self._say({"type": "websocket.close", "code": GOING_AWAY, "reason": "the server is stopping"})
 
@@ -179,7 +170,12 @@ class Conversation:
         else:
             due = _Due(now, intake.take(text) if text is not None else intake.refuse("a frame is text, not bytes"))
         self._due.append(due)
-        self._changed.set()
+        is_known = due.answer is not None and due.answer.text is not None
+        # What is not known yet wakes the replier when it is; a timer may lag behind the clock.
+        if is_known or self._alarm_seconds <= now:
+            self._changed.set()
+        else:
+            self._wake_by(now + DURABLE_SECONDS_MAX, now)
 
     async def _take_large(self, intake: Intake) -> None:
         """Take in large frames, and the small ones that came behind them."""
@@ -212,7 +208,7 @@ class Conversation:
                 self._room.set()
             if self._ended or self._draining:
                 return
-            await self._wait(None)
+            await self._wait()
 
     async def _text_of(self, due: _Due) -> str:
         """Return the reply, as soon as it is known; an error when that takes too long."""
@@ -221,7 +217,7 @@ class Conversation:
             answer = due.answer
             if answer is not None and answer.text is not None:
                 return answer.text
-            if not await self._wait(limit):
+            if not await self._wait_until(limit):
                 logger.error("a frame is not durable in time", extra={"seconds": DURABLE_SECONDS_MAX})
                 break
         return self._no_reply
@@ -234,31 +230,39 @@ class Conversation:
         limit = due.received_seconds + HOLD_SECONDS_MAX
         with self._backlog.watching(self._changed):
             while not (self._backlog.is_low() or self._ended or self._draining):
-                if not await self._wait(limit):
+                if not await self._wait_until(limit):
                     return
 
-    async def _wait(self, limit_seconds: float | None) -> bool:
-        """Wait for any change; return False when the time is up."""
-        if limit_seconds is None:
-            await self._changed.wait()
-            is_time_up = False
-        else:
-            is_time_up = await self._wait_until(limit_seconds)
-        self._changed.clear()
-        return not is_time_up
-
     async def _wait_until(self, limit_seconds: float) -> bool:
-        """Wait for any change; return whether it was the time. For every frame: `asyncio.timeout` costs more."""
-        alarm = _Alarm(self._changed)
-        left = limit_seconds - self._clock.monotonic_seconds()
-        loop = asyncio.get_running_loop()
-        # Time that is over already must be noticed before the next change, or many changes would hide it.
-        timer = loop.call_later(left, alarm.ring) if left > 0 else loop.call_soon(alarm.ring)
-        try:
-            await self._changed.wait()
-        finally:
-            timer.cancel()
-        return alarm.has_rung
+        """Wait for any change, or for the time; return False, without waiting, when that is over."""
+        now = self._clock.monotonic_seconds()
+        if now >= limit_seconds:
+            return False
+        self._wake_by(limit_seconds, now)
+        await self._wait()
+        return True
+
+    async def _wait(self) -> None:
+        """Wait for any change."""
+        await self._changed.wait()
+        self._changed.clear()
+
+    def _wake_by(self, limit_seconds: float, now: float) -> None:
+        """Have the replier look at the clock at that time or before: one timer serves hundreds of frames."""
+        if self._alarm_seconds <= limit_seconds:
+            return
+        self._silence()
+        self._alarm_seconds = limit_seconds
+        self._alarm = asyncio.get_running_loop().call_later(limit_seconds - now, self._ring)
+
+    def _ring(self) -> None:
+        self._silence()
+        self._changed.set()
+
+    def _silence(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm, self._alarm_seconds = None, math.inf
 
     async def _say(self, message: Any) -> None:
         try:

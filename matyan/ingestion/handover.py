@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from matyan.wire.messages import Command, Envelope
-from matyan.wire.tables import tabulate
+from matyan.wire.tables import PointTable
 
 BYTES_MAX: Final = 4 * 1024 * 1024
 """Of frames as they came; decoded points take about three times as much. A worker that is further behind than this
@@ -54,10 +54,8 @@ class Handover:
         """
         if not self._has_taker or decoded.size_bytes > self._bytes_max:
             return
-        table = tabulate(decoded.commands)
-        if table is not None:
-            table.times(decoded.envelope.received_ms)  # now, as the points have just been made
-            decoded = Decoded(decoded.envelope, table, decoded.size_bytes)
+        if isinstance(decoded.commands, PointTable):
+            decoded.commands.times(decoded.envelope.received_ms)  # now, as the points have just been made
         with self._lock:
             self._forget(value)
             self._known[value] = decoded

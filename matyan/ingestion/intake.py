@@ -26,6 +26,7 @@ from matyan.threads import run_blocking
 from matyan.wire.codec import encode_envelope
 from matyan.wire.frames import MSGPACK, DecodedFrame, decode_frame, encode_commands, encode_payload, frame_bytes
 from matyan.wire.messages import Command, Envelope, LogMetric, Refusal, Reply
+from matyan.wire.tables import PointTable
 
 logger = logging.getLogger(__name__)
 
@@ -344,6 +345,8 @@ def _heed_nothing(future: Future[list[Appended]]) -> None:
 
 def _types(commands: Sequence[Command]) -> list[tuple[str, int]]:
     """Return how many commands there are of each type; most frames have one type."""
+    if isinstance(commands, PointTable):
+        return [(_tag(LogMetric), len(commands))]
     kinds = set(map(type, commands))
     counts = {kinds.pop(): len(commands)} if len(kinds) == 1 else Counter(map(type, commands))
     return [(_tag(kind), number) for kind, number in counts.items()]

@@ -35,6 +35,7 @@ from matyan.wire.messages import (
     RemoveTag,
     SetRunProperty,
 )
+from matyan.wire.tables import PointTable
 
 MOMENT_SECONDS_MAX: Final = 2e10
 """Year 2603. A greater client time is meant in milliseconds, as the reference takes it."""
@@ -67,6 +68,16 @@ def are_fine(commands: Iterable[Command]) -> bool:
         if find_fault(command) is not None:
             return False
     return True
+
+
+def is_fine(table: PointTable) -> bool:
+    """Tell, by columns, whether `find_fault` would find nothing in any of its points; False also when in doubt."""
+    dtypes = set(table.dtypes)
+    return (
+        float not in set(map(type, table.moments))
+        and all(dtype is None or len(dtype) <= _LABEL_CHARACTERS_SAFE for dtype in dtypes)
+        and are_fine(table.heads)
+    )
 
 
 def find_fault(command: Command) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -18,9 +18,10 @@ import zstandard
 
 from matyan.errors import CorruptedError, InvalidArgumentError
 from matyan.limits import FRAME_BYTES_MAX, FRAME_ITEMS_MAX
-from matyan.wire.checks import are_fine, find_fault
+from matyan.wire.checks import are_fine, find_fault, is_fine
 from matyan.wire.codec import decode_envelope, decode_extension, tag_big_integers
 from matyan.wire.messages import Command, LogCustomObject, LogHparams, LogMetric, LogRecordMessage, Refusal
+from matyan.wire.tables import tabulate
 from matyan.wire.tolerant import excerpt_of, mend, parse_items, type_of
 
 JSON: Final = "json"
@@ -41,7 +42,8 @@ _items: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 class DecodedFrame(NamedTuple):
     """What a frame says."""
 
-    commands: list[Command]
+    commands: Sequence[Command]
+    """A `PointTable` where they are one: most frames are, and by column they cost least."""
     refusals: list[Refusal]
     exact: bool
     """Whether the typed decoder took the frame whole, so that its text can stand for the commands."""
@@ -66,9 +68,12 @@ def decode_frame(frame: bytes | str) -> DecodedFrame:
     except (msgspec.MsgspecError, RecursionError):
         return _decode_tolerantly(data)
     commands = decoded if isinstance(decoded, list) else [decoded]
-    if len(commands) > FRAME_ITEMS_MAX or not are_fine(commands):
+    if len(commands) > FRAME_ITEMS_MAX:
         return _decode_tolerantly(data)
-    return DecodedFrame(commands, [], exact=True)
+    table = tabulate(commands)
+    if table is not None and is_fine(table):
+        return DecodedFrame(table, [], exact=True)
+    return DecodedFrame(commands, [], exact=True) if are_fine(commands) else _decode_tolerantly(data)
 
 
 def frame_bytes(frame: bytes | str) -> bytes:
@@ -123,7 +128,7 @@ def encode_payload(data: bytes, frame: DecodedFrame) -> tuple[str, bytes]:
     return MSGPACK, encode_commands(frame.commands)
 
 
-def encode_commands(commands: list[Command]) -> bytes:
+def encode_commands(commands: Sequence[Command]) -> bytes:
     """Return commands as a payload of encoding `msgpack`: doubles bit for bit, integers of any size."""
     packable = [_pack_context(command) for command in commands]
     try:

@@ -30,7 +30,7 @@ class PointTable(Sequence[LogMetric]):
     As a sequence it is the commands that it was made of, each made anew when it is asked for.
     """
 
-    __slots__ = ("_moments", "_times", "dtypes", "epochs", "heads", "steps", "values")
+    __slots__ = ("_times", "dtypes", "epochs", "heads", "moments", "steps", "values")
 
     def __init__(self, heads: Sequence[LogMetric], columns: Sequence[tuple[Any, ...]]) -> None:
         """Keep the first row, one point of each sequence, and the columns of all points in the order of the fields."""
@@ -39,8 +39,8 @@ class PointTable(Sequence[LogMetric]):
         self.steps: tuple[int | None, ...]
         self.epochs: tuple[float | None, ...]
         self.dtypes: tuple[str | None, ...]
-        self._moments: tuple[Moment, ...]
-        _, self.values, self.steps, self.epochs, _, self.dtypes, self._moments = columns
+        self.moments: tuple[Moment, ...]
+        _, self.values, self.steps, self.epochs, _, self.dtypes, self.moments = columns
         self._times: tuple[int, list[int]] | None = None
 
     def times(self, received_ms: int) -> list[int]:
@@ -49,7 +49,7 @@ class PointTable(Sequence[LogMetric]):
         What comes out is remembered: that is much cheaper while the points have just been made.
         """
         if self._times is None or self._times[0] != received_ms:
-            self._times = received_ms, moments_ms(self._moments, received_ms)
+            self._times = received_ms, moments_ms(self.moments, received_ms)
         return self._times[1]
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ class PointTable(Sequence[LogMetric]):
             epoch=self.epochs[at],
             context=head.context,
             dtype=self.dtypes[at],
-            client_datetime=self._moments[at],
+            client_datetime=self.moments[at],
         )
 
 

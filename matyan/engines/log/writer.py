@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 GROUP_BYTES_MAX: Final = 8 * 1024 * 1024
 """A group takes requests until it passes this; bounds memory and how far a segment outgrows its size."""
+GATHER_SECONDS_MAX: Final = 0.02
+"""A group waits no longer for requests that are expected."""
 _ENTRY_OVERHEAD_BYTES: Final = 100
 
 
@@ -45,7 +48,8 @@ class AppendQueue:
         self._bytes = 0
         self._waiting: deque[Request] = deque()
         self._wake = threading.Condition(threading.Lock())
-        self._is_writer_asleep = False
+        self._enough = 0
+        """How many waiting requests wake the writer; 0 while it is awake."""
         self._is_closed = False
 
     def put(self, request: Request) -> None:
@@ -64,8 +68,8 @@ class AppendQueue:
                 )
             self._bytes += request.size_bytes
             self._waiting.append(request)
-            if self._is_writer_asleep:
-                self._is_writer_asleep = False
+            if 0 < self._enough <= len(self._waiting):
+                self._enough = 0
                 self._wake.notify()
 
     @property
@@ -73,18 +77,28 @@ class AppendQueue:
         """What waits and what the writer works on."""
         return self._bytes
 
-    def take(self) -> list[Request]:
-        """Return the next group, waiting for it; empty when the queue is closed and used up."""
+    def take(self, expected: int = 1, until_seconds: float = 0.0) -> list[Request]:
+        """Return the next group, waiting for it; empty when the queue is closed and used up.
+
+        Args:
+            expected: how many requests are worth waiting for.
+            until_seconds: from when on one is enough, by `time.monotonic`.
+        """
         with self._wake:
-            while not self._waiting and not self._is_closed:
-                self._is_writer_asleep = True
-                self._wake.wait()
+            if expected > 1 and (seconds := until_seconds - time.monotonic()) > 0:
+                self._wait_for(expected, seconds)
+            self._wait_for(1, None)
             group: list[Request] = []
             group_bytes = 0
             while self._waiting and group_bytes < GROUP_BYTES_MAX:
                 group.append(self._waiting.popleft())
                 group_bytes += group[-1].size_bytes
             return group
+
+    def _wait_for(self, count: int, seconds_max: float | None) -> None:
+        self._enough = count
+        self._wake.wait_for(lambda: self._is_closed or len(self._waiting) >= count, seconds_max)
+        self._enough = 0
 
     def release(self, group: Sequence[Request]) -> None:
         """Free the room of requests that are settled."""
@@ -98,6 +112,28 @@ class AppendQueue:
             self._wake.notify()
 
 
+class Pace:
+    """Decides how long the next group gathers requests, by the groups before.
+
+    Clients wait for their replies, so a run that has appended lately will soon append again, and a sync costs the same
+    for one record and for many. A run that is alone is never kept waiting, nor is the first after a pause.
+    """
+
+    def __init__(self) -> None:
+        self.expected = 1
+        """How many requests are likely to come: one of each run in the last two groups."""
+        self.until_seconds = 0.0
+        """How long they are waited for, by `time.monotonic`: once more as long as the last group took."""
+        self._keys: set[bytes] = set()
+
+    def note(self, group: Sequence[Request], begin_seconds: float, end_seconds: float) -> None:
+        """Take note of a group that was committed or refused in this time."""
+        keys = {entry.key for request in group for entry in request.entries}
+        self.expected = len(keys | self._keys)
+        self.until_seconds = end_seconds + min(end_seconds - begin_seconds, GATHER_SECONDS_MAX)
+        self._keys = keys
+
+
 class Writer:
     """Runs in a thread of its own until the queue is closed and empty."""
 
@@ -105,11 +141,13 @@ class Writer:
         self._queue = queue
         self._files = files
         self._clock = clock
+        self._pace = Pace()
         self._is_failing = False
 
     def run(self) -> None:
         """Commit group after group."""
-        while group := self._queue.take():
+        while group := self._queue.take(self._pace.expected, self._pace.until_seconds):
+            begin_seconds = time.monotonic()
             # Somebody may have cancelled the future while it waited; from here on nobody can.
             live = [request for request in group if request.future.set_running_or_notify_cancel()]
             try:
@@ -123,6 +161,7 @@ class Writer:
                 self._is_failing = False
                 for request, appended in zip(live, results, strict=True):
                     request.future.set_result(appended)
+            self._pace.note(group, begin_seconds, time.monotonic())
 
     def _commit(self, group: Sequence[Request]) -> list[list[Appended]]:
         batches: dict[Partition, Batch] = {}

@@ -326,6 +326,7 @@ def test_an_equal_frame_after_a_minute_is_meant(world: World) -> None:
     async def talk() -> None:
         async with world.socket() as socket:
             assert await socket.ask(tag("a")) == OK
+            world.backlog.applied(0, 1)  # or the next reply would be held for a worker that is a minute behind
             world.clock.advance(REPEAT_SECONDS_MAX)
             assert await socket.ask(tag("a")) == OK
 

@@ -119,7 +119,7 @@ def test_every_captured_frame_is_taken_and_comes_out_of_the_log_unchanged(captur
 
         assert refused == [index for index, item in enumerate(items) if item.get("step") == 1.5]
         assert len(frame.commands) + len(refused) == len(items)
-        assert same(through_the_log(text), frame.commands)
+        assert same(through_the_log(text), [*frame.commands])
 
 
 def test_a_plain_frame_is_kept_as_it_came() -> None:
@@ -477,12 +477,65 @@ def test_a_payload_that_blows_up_is_refused(write_size: bool) -> None:
         decode_payload("json", bomb)
 
 
+# ---- tables
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"dtype": "d" * (LABEL_BYTES_MAX + 1)},
+        {"name": "n" * (SEQUENCE_NAME_BYTES_MAX + 1)},
+        {"context": [1]},
+        {"context": {"subset": "s" * CONTEXT_BYTES_MAX}},
+    ],
+    ids="-".join,
+)
+@pytest.mark.parametrize("at", [0, 1, 17, 39])
+def test_an_odd_point_of_a_table_is_refused_and_the_others_are_kept(odd: dict[str, Any], at: int) -> None:
+    points = [metric(name=f"m{index % 4}", step=index) for index in range(40)]
+    points[at] |= odd
+    frame = decode_frame(json.dumps(points))
+
+    assert [refusal.index for refusal in frame.refusals] == [at]
+    assert [point.step for point in frame.commands if isinstance(point, LogMetric)] == [
+        step for step in range(40) if step != at
+    ]
+
+
+@pytest.mark.parametrize("odd", [{"name": "n" * (SEQUENCE_NAME_BYTES_MAX + 1)}, {"context": 5}])
+def test_a_column_of_a_table_that_is_odd_throughout_is_refused_and_the_others_are_kept(odd: dict[str, Any]) -> None:
+    points = [metric(name=f"m{index % 4}", step=index) | (odd if index % 4 == 2 else {}) for index in range(40)]
+    frame = decode_frame(json.dumps(points))
+
+    assert [refusal.index for refusal in frame.refusals] == list(range(2, 40, 4))
+    assert len(frame.commands) == 30
+
+
+@pytest.mark.parametrize("odd", [{"client_datetime": 1e9}, {"dtype": "d" * LABEL_BYTES_MAX}])
+def test_a_table_with_what_is_rare_but_right_is_taken_whole(odd: dict[str, Any]) -> None:
+    text = json.dumps([metric(name=f"m{index % 4}", step=index) | odd for index in range(40)])
+    frame = decode_frame(text)
+
+    assert frame.exact
+    assert same(through_the_log(text), [*frame.commands])
+
+
+def test_a_time_of_a_table_that_is_none_is_left_out() -> None:
+    points = [metric(name=f"m{index % 4}", step=index) for index in range(40)]
+    points[17] |= {"client_datetime": 1e300}
+    frame = decode_frame(json.dumps(points))
+    times = [point.client_datetime for point in frame.commands if isinstance(point, LogMetric)]
+
+    assert not frame.exact
+    assert [index for index, time in enumerate(times) if time is None] == [17]
+
+
 def test_threads_do_not_share_compressors() -> None:
     texts = [json.dumps([metric(step=step, name=f"m{number}") for step in range(100)]) for number in range(4)]
     found: list[bool] = []
 
     def work(text: str) -> None:
-        expected = decode_frame(text).commands
+        expected = [*decode_frame(text).commands]
         found.append(all(through_the_log(text) == expected for _ in range(50)))
 
     threads = [threading.Thread(target=work, args=(text,)) for text in texts]
@@ -529,7 +582,7 @@ def test_no_member_makes_the_decoder_fail_in_an_unknown_way(members: dict[str, A
     frame = decode_frame(text)
 
     assert len(frame.commands) + len(frame.refusals) == 1
-    assert same(through_the_log(text), frame.commands)
+    assert same(through_the_log(text), [*frame.commands])
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59-10:00"])
