@@ -122,7 +122,9 @@ class LogSettings(Section, frozen=True):
     uri: Annotated[
         str, Meta(description="file+log:///path or kafka://host:9092,host:9092; empty: log under data.home")
     ] = ""
-    partitions: Annotated[int, Meta(ge=1, le=256, description="fixed when the log is made")] = 4
+    partitions: Annotated[
+        int, Meta(ge=0, le=256, description="of each topic, fixed when the log is made; 0: 1 in files, 4 with Kafka")
+    ] = 0
 
 
 class KafkaSettings(Section, frozen=True):

@@ -57,7 +57,8 @@ def open_log(
 
     Args:
         uri: see above.
-        partitions: of each topic, or one number for every topic that is ever named. Fixed for a log id.
+        partitions: of each topic, or one number for every topic that is ever named. Fixed for a log id. 0 is whatever
+            a log in files has, and `partitions_of_new` for new topics.
         kafka: how to talk with the brokers of kafka://.
         clock: for the records' timestamps.
 
@@ -66,8 +67,16 @@ def open_log(
             engine raises when it opens.
     """
     if uri.startswith("kafka://"):
-        return _open_kafka(uri, partitions, kafka or KafkaSettings(), clock)
+        return _open_kafka(uri, partitions or partitions_of_new(uri), kafka or KafkaSettings(), clock)
     return open_embedded_log(_path(uri, "file+log", what="log"), partitions=partitions, clock=clock)
+
+
+def partitions_of_new(uri: str) -> int:
+    """Return how many partitions the topics of a new log get where nobody says a number (ADR 0026).
+
+    One process syncs one file where it would sync four; several workers need several partitions.
+    """
+    return 4 if uri.startswith("kafka://") else 1
 
 
 def _open_kafka(

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from matyan.configuration import load
 from matyan.engines.blob.protocol import BlobEngine
 from matyan.engines.kv.protocol import KvEngine
-from matyan.engines.open import open_blobs, open_kv
+from matyan.engines.open import open_blobs, open_kv, partitions_of_new
 from matyan.roles.context import DATA_TOPIC
 from matyan.settings import Settings
 from matyan.wire.topics import CONTROL_EVENTS
@@ -133,7 +133,8 @@ class Deployment(ABC):
         for process in self._running():
             lags |= process.samples("matyan_consumer_lag_records")
             spilled += sum(process.samples("matyan_spill_records").values())
-        is_complete = len(lags) >= len(TOPICS) * self.settings.log.partitions
+        partitions = self.settings.log.partitions or partitions_of_new(self.settings.log_uri)
+        is_complete = len(lags) >= len(TOPICS) * partitions
         return spilled + sum(lags.values()) if is_complete else math.inf
 
     def stop(self) -> None:

@@ -43,14 +43,14 @@ def test_variables_of_the_clients_are_left_alone() -> None:
 
 
 def test_every_fault_is_reported_at_once_with_its_path(tmp_path: Path) -> None:
-    file = write(tmp_path, "[kv]\nurl = 'x'\n[nope]\na = 1\n[log]\npartitions = 0\n")
+    file = write(tmp_path, "[kv]\nurl = 'x'\n[nope]\na = 1\n[log]\npartitions = -1\n")
     with pytest.raises(ConfigurationError) as error:
         load(file=file, environ={"MATYAN_HTTP_PORT": "x", "MATYAN_KV_URL": "y"}, flags={"http.extra_ports": [70000]})
 
     lines = error.value.message.splitlines()
     assert "Object contains unknown field `url` - at `$.kv`" in lines
     assert "Object contains unknown field `nope` - at `$`" in lines
-    assert "Expected `int` >= 1 - at `$.log.partitions`" in lines
+    assert "Expected `int` >= 0 - at `$.log.partitions`" in lines
     assert "Expected `int`, got `str` - at `$.http.port`" in lines
     assert "Expected `int` <= 65535 - at `$.http.extra_ports[0]`" in lines
     assert "unknown setting MATYAN_KV_URL: kv has uri" in lines

@@ -63,11 +63,13 @@ def save_catalog(root: Path, catalog: Catalog, disk: Disk) -> None:
 
 
 def check_partitions(catalog: Catalog, partitions: Mapping[str, int] | int) -> None:
-    """Compare what is asked for with what is stored.
+    """Compare what is asked for with what is stored; 0 asks for nothing.
 
     Raises:
         ConfigurationError: with every fault in it.
     """
+    if partitions == 0:
+        return
     asked = partitions if isinstance(partitions, Mapping) else dict.fromkeys(catalog.topics, partitions)
     counts = [*asked.values()] if isinstance(partitions, Mapping) else [partitions]
     faults = [

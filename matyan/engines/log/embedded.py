@@ -53,7 +53,8 @@ def open_embedded_log(
 
     Args:
         path: on a local disk; network file systems do not keep what this promises.
-        partitions: of each topic, or one number for every topic that is ever named. Fixed for a log id.
+        partitions: of each topic, or one number for every topic that is ever named. Fixed for a log id; 0 is what a
+            topic has, and 1 for a new one.
         segment_bytes: from this size on, records go to a new file; whole files are what `trim` can delete.
         queue_bytes_max: of records that wait for the disk; what comes on top is refused.
         tail_bytes_max: of the newest records, kept in memory, per partition.

@@ -73,7 +73,7 @@ class Storage:
         check_topic(name)
         count = self._catalog.topics.get(name)
         if count is None:
-            count = self._partitions.get(name) if isinstance(self._partitions, Mapping) else self._partitions
+            count = self._partitions.get(name) if isinstance(self._partitions, Mapping) else self._partitions or 1
             if count is None:
                 raise ConfigurationError(f"topic {name} has no number of partitions in the settings")
             catalog = Catalog(self._catalog.format, self.log_id, {**self._catalog.topics, name: count})

@@ -106,7 +106,19 @@ def test_a_topic_has_a_name_that_a_directory_can_have(tmp_path: Path, name: str)
         open_embedded_log(tmp_path, partitions={name: 1})
 
 
-@pytest.mark.parametrize("count", [0, -1, 1025])
+def test_without_a_number_a_topic_keeps_its_own_and_a_new_one_gets_one(tmp_path: Path) -> None:
+    log = open_embedded_log(tmp_path, partitions=3)
+    append(log, b"1", topic="old")
+    log.close()
+
+    log = open_embedded_log(tmp_path, partitions=0)
+
+    append(log, b"1", topic="new")
+    assert (log.partitions("old"), log.partitions("new")) == (3, 1)
+    log.close()
+
+
+@pytest.mark.parametrize("count", [-1, 1025])
 def test_the_number_of_partitions_has_bounds(tmp_path: Path, count: int) -> None:
     with pytest.raises(ConfigurationError, match=f"1 to 1024 partitions, not {count}"):
         open_embedded_log(tmp_path, partitions=count)
