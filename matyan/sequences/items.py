@@ -82,17 +82,7 @@ def _digest(encoded: bytes) -> str:
 def counted(known: Summary | None, key: SequenceKey, step: int, *, dtype: str, objects: int, time_ms: int) -> Summary:
     """Return the record of a sequence after one more item, of so many objects; None before its first."""
     if known is None:
-        known = Summary(
-            bucket=int(key.bucket),
-            name=key.name,
-            context=key.context,
-            dtype=dtype,
-            first_step=step,
-            last_step=step,
-            step_min=step,
-            time_first_ms=time_ms,
-            time_last_ms=time_ms,
-        )
+        known = Summary.begin(key, dtype=dtype, step=step, time_ms=time_ms)
     known.count += 1
     known.last_step = max(known.last_step, step)
     known.step_min = min(known.step_min, step)

@@ -175,6 +175,21 @@ class Summary(msgspec.Struct, array_like=True, kw_only=True):
     chunk_settled: int = 1
     """What `chunk_next` was when the sequence was settled last: no block is new where it still is."""
 
+    @classmethod
+    def begin(cls, key: SequenceKey, *, dtype: str, step: int, time_ms: int) -> Summary:
+        """Return the record of a sequence whose first point or item is yet to be counted."""
+        return cls(
+            bucket=int(key.bucket),
+            name=key.name,
+            context=key.context,
+            dtype=dtype,
+            first_step=step,
+            last_step=step,
+            step_min=step,
+            time_first_ms=time_ms,
+            time_last_ms=time_ms,
+        )
+
     @property
     def key(self) -> SequenceKey:
         """The identity."""

@@ -18,20 +18,9 @@ def summarise(known: Summary | None, key: SequenceKey, fresh: Columns, dtype: st
     # Of a step given several times the last row is the stored one.
     last = float(values[len(steps) - 1 - int(np.argmax(steps[::-1]))])
     if known is None:
-        known = Summary(
-            bucket=int(key.bucket),
-            name=key.name,
-            context=key.context,
-            dtype=dtype,
-            first_step=int(steps[0]),
-            first=float(values[0]),
-            last_step=step_max,
-            last=last,
-            step_min=int(steps.min()),
-            time_first_ms=int(times.min()),
-            time_last_ms=int(times.max()),
-        )
-    elif step_max >= known.last_step:
+        known = Summary.begin(key, dtype=dtype, step=int(steps[0]), time_ms=int(times[0]))
+        known.first = float(values[0])
+    if step_max >= known.last_step:
         known.last_step, known.last = step_max, last
     if known.dtype != dtype:
         known.dtype = "number"
