@@ -68,7 +68,7 @@ class AppendQueue:
                 )
             self._bytes += request.size_bytes
             self._waiting.append(request)
-            if 0 < self._enough <= len(self._waiting):
+            if self._enough and self._is_due(self._enough):
                 self._enough = 0
                 self._wake.notify()
 
@@ -97,8 +97,12 @@ class AppendQueue:
 
     def _wait_for(self, count: int, seconds_max: float | None) -> None:
         self._enough = count
-        self._wake.wait_for(lambda: self._is_closed or len(self._waiting) >= count, seconds_max)
+        self._wake.wait_for(lambda: self._is_due(count), seconds_max)
         self._enough = 0
+
+    def _is_due(self, count: int) -> bool:
+        """Tell whether so many requests wait, or a whole group of bytes: the queue must not fill up meanwhile."""
+        return self._is_closed or len(self._waiting) >= count or self._bytes >= GROUP_BYTES_MAX
 
     def release(self, group: Sequence[Request]) -> None:
         """Free the room of requests that are settled."""

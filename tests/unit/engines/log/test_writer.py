@@ -12,14 +12,14 @@ import pytest
 from matyan.engines.log.embedded import open_embedded_log
 from matyan.engines.log.protocol import LogEntry
 from matyan.engines.log.topic import Topic
-from matyan.engines.log.writer import GATHER_SECONDS_MAX, AppendQueue, Pace, Request
+from matyan.engines.log.writer import GATHER_SECONDS_MAX, GROUP_BYTES_MAX, AppendQueue, Pace, Request
 from tests.support.logs import ONLY, SECONDS, TOPIC, FailingDisk, append, read_all, values_of
 
 FAR_SECONDS = 1e9
 
 
-def request(key: bytes = b"run") -> Request:
-    return Request(Topic(TOPIC, []), [LogEntry(key, b"value")], 10, Future())
+def request(key: bytes = b"run", size_bytes: int = 10) -> Request:
+    return Request(Topic(TOPIC, []), [LogEntry(key, b"value")], size_bytes, Future())
 
 
 class Taker(threading.Thread):
@@ -94,6 +94,15 @@ def test_a_group_is_taken_with_what_is_there_when_the_time_is_up() -> None:
     queue.put(request())
 
     assert len(Taker(queue, 3, time.monotonic() + 0.01).taken()) == 1
+
+
+def test_a_group_is_taken_when_as_many_bytes_wait_as_it_may_have() -> None:
+    queue = AppendQueue(2 * GROUP_BYTES_MAX)
+    taker = Taker(queue, 3, time.monotonic() + FAR_SECONDS)
+    queue.put(request(size_bytes=GROUP_BYTES_MAX - 10))
+    queue.put(request())
+
+    assert len(taker.taken()) == 2
 
 
 def test_the_first_request_after_a_pause_is_taken_at_once() -> None:
