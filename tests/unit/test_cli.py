@@ -78,7 +78,7 @@ def test_up_takes_one_word_about_the_web_ui(capsys: pytest.CaptureFixture[str]) 
 
 def test_every_fault_has_a_line_of_its_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
-    file.write_text("[kv]\nurl = 'x'\n[log]\npartitions = 0\n")
+    file.write_text("[kv]\nurl = 'x'\n[log]\npartitions = -1\n")
     assert main(["config", "show", "--config", str(file)]) == EXIT_CONFIGURATION
 
     assert [line[:8] for line in capsys.readouterr().err.splitlines()] == ["matyan: ", "matyan: "]
