@@ -13,6 +13,7 @@ from matyan.ingestion.batches import Piece, Spoilt
 from matyan.runs import tombstones
 from matyan.runs.tombstones import LATE_NOTE_SECONDS, Deletion, Due, Tombstone
 from matyan.wire.messages import BlobRef
+from matyan.wire.tables import PointTable
 
 RunKey = tuple[Project, RunId]
 Tombstones = Mapping[RunKey, Tombstone]
@@ -89,7 +90,8 @@ def _late(dead: Sequence[Piece], graves: Tombstones) -> Mapping[RunKey, Tombston
 
 
 def _names_files(piece: Piece) -> bool:
-    return any(isinstance(command, BlobRef) for command in piece.own_commands)
+    commands = piece.own_commands
+    return not isinstance(commands, PointTable) and any(isinstance(command, BlobRef) for command in commands)
 
 
 def _upload(piece: Piece, graves: Tombstones) -> tuple[Project, Due]:

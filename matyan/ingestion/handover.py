@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from matyan.limits import FRAME_INLINE_BYTES_MAX
 from matyan.wire.messages import Command, Envelope
 from matyan.wire.tables import PointTable
 
@@ -54,7 +55,7 @@ class Handover:
         """
         if not self._has_taker or decoded.size_bytes > self._bytes_max:
             return
-        if isinstance(decoded.commands, PointTable):
+        if isinstance(decoded.commands, PointTable) and decoded.size_bytes <= FRAME_INLINE_BYTES_MAX:
             decoded.commands.times(decoded.envelope.received_ms)  # now, as the points have just been made
         with self._lock:
             self._forget(value)

@@ -125,9 +125,13 @@ class Appender:
             read: what the record was made of, to be handed over to the worker where that is of use.
         """
         value = encode_envelope(envelope)
-        future = self._producer.append_many(self._topic, [LogEntry(key, value)])
         if read is not None and read.is_points:
             self._handover.put(value, Decoded(envelope, read.frame.commands, read.size_bytes))
+        try:
+            future = self._producer.append_many(self._topic, [LogEntry(key, value)])
+        except BaseException:
+            self._handover.take(value)
+            raise
         future.add_done_callback(partial(self._done, value, asyncio.get_running_loop(), settle))
 
     def _done(

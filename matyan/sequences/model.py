@@ -149,7 +149,7 @@ class Summary(msgspec.Struct, array_like=True, kw_only=True):
     dtype: str
     """Metrics: `float`, `int` or `number` (both were tracked). Objects: `image`, `list(image)`, ..."""
     count: int = 0
-    """Points written; a step written again may count twice until its chunks are merged."""
+    """Points written; a step written again counts twice when it was no longer in the tail."""
     first_step: int = 0
     first: float | None = None
     last_step: int = 0

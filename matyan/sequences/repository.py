@@ -30,7 +30,7 @@ from matyan.store.records import RecordCodec
 _codec: Final = RecordCodec(Summary)
 _EMPTY_TAIL: Final = chunks.encode_raw(chunks.EMPTY)
 SAMPLE_POINTS_MAX: Final = PREVIEW_POINTS_MAX + 2
-"""Samples up to this size come from preview and tail; larger ones read every chunk."""
+"""Samples up to this size come from preview, small blocks and tail; larger ones read every chunk."""
 
 
 class SequenceRef(NamedTuple):
@@ -250,8 +250,10 @@ def _settle_blocks(tx: KvTransaction, project: Project, ref: SequenceRef, summar
 def _flush(tx: KvTransaction, base: bytes, summary: Summary, tail: bytes) -> bytes:
     """Move the points of a full tail into a small block, or into chunks; return the new tail."""
     summary.chunked = True
-    if chunks.count(tail) < CHUNK_POINTS_MAX and len(summary.small_blocks) + 1 < SMALL_BLOCKS_MAX:
-        _put_small(tx, base, summary, tail)
+    if len(summary.small_blocks) + chunks.count(tail) / TAIL_POINTS_MAX < SMALL_BLOCKS_MAX:
+        number = keyspace.SMALL_BLOCKS + _next_number(summary)
+        summary.small_blocks = (*summary.small_blocks, number)
+        tx.put(base + _block(number), tail)
         return _EMPTY_TAIL
     return chunks.encode_raw(_merge_small(tx, base, summary, chunks.decode(tail), settles=False))
 
@@ -271,10 +273,11 @@ def _merge_small(tx: KvTransaction, base: bytes, summary: Summary, points: Colum
     for block in chunks.cut(merged, CHUNK_POINTS_MAX):
         if len(block) <= TAIL_POINTS_MAX:
             return block
+        number = _next_number(summary)
         if len(block) < CHUNK_POINTS_MAX:
-            _put_small(tx, base, summary, chunks.encode_chunk(block) if settles else chunks.encode_raw(block))
-        else:
-            tx.put(base + _block(_next_number(summary)), chunks.encode_chunk(block))
+            summary.small_blocks = (number,)
+        encode = chunks.encode_chunk if settles or len(block) == CHUNK_POINTS_MAX else chunks.encode_raw
+        tx.put(base + _block(number), encode(block))
     return chunks.EMPTY
 
 
@@ -284,12 +287,6 @@ def _preview(tx: KvTransaction, base: bytes, points: Columns, *, quick: bool) ->
     known = chunks.EMPTY if before is None else chunks.decode(before)
     thinned = sample(chunks.merge([known, points]), SAMPLE_POINTS_MAX)
     tx.put(base + _block(keyspace.PREVIEW), chunks.encode_chunk(thinned, quick=quick))
-
-
-def _put_small(tx: KvTransaction, base: bytes, summary: Summary, block: bytes) -> None:
-    number = keyspace.SMALL_BLOCKS + _next_number(summary)
-    summary.small_blocks = (*summary.small_blocks, number)
-    tx.put(base + _block(number), block)
 
 
 def _next_number(summary: Summary) -> int:
@@ -327,7 +324,6 @@ def encode_whole(key: SequenceKey, columns: Columns, *, dtype: str) -> Whole:
             break
         number = _next_number(summary)
         if len(block) < CHUNK_POINTS_MAX:
-            number += keyspace.SMALL_BLOCKS
             summary.small_blocks = (number,)
         blocks.append((number, chunks.encode_chunk(block)))
     summary.chunk_settled = summary.chunk_next
@@ -349,7 +345,8 @@ def read_samples(
     """Return min(n, points) points of each sequence, steps rising, the last always among them; -1 for all.
 
     Up to SAMPLE_POINTS_MAX points cost one value of a short sequence, and two and a few small blocks of any other; all
-    are fetched in two round trips. Summaries may be older than what `reader` sees.
+    are fetched in two round trips. Summaries may be older than what `reader` sees, as long as nobody writes the first
+    steps of a short sequence once more in between.
     """
     if not 0 <= points <= SAMPLE_POINTS_MAX:
         return [sample(read_all(reader, project, number, summary), points) for number, summary in refs]

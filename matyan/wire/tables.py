@@ -18,6 +18,8 @@ from matyan.wire.moments import moments_ms
 _ROWS_MIN: Final = 2
 _POINTS_MIN: Final = 8
 """Fewer points are taken one by one."""
+_CONTEXTS_MAX: Final = 16
+"""Of the first name of a row: a search for more would cost more than it gives."""
 _ONLY_POINTS: Final = {LogMetric}
 _FIELDS: Final = [field.name for field in fields(LogMetric)]
 _NAMES: Final = _FIELDS.index("name")
@@ -89,9 +91,13 @@ def tabulate(commands: Sequence[Command]) -> PointTable | None:
 
 def _width(names: tuple[str, ...], contexts: tuple[msgspec.Raw, ...]) -> int:
     """Return how many points come before the same sequences come again, in the same order to the end; else of all."""
-    count = len(names)
+    count, width = len(names), 1
     try:
-        width = names.index(names[0], 1)
+        width = names.index(names[0], width)
+        for _ in range(_CONTEXTS_MAX):
+            if contexts[width] == contexts[0]:
+                break
+            width = names.index(names[0], width + 1)
     except ValueError:
         return count
     rows = -(-count // width)

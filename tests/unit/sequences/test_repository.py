@@ -220,3 +220,28 @@ def test_points_are_compressed_once_while_a_run_lives(kv: EmbeddedKv) -> None:
     preview = packed.pop(keyspace.PREVIEW.to_bytes(4, "big"))
     assert preview == sequences.SAMPLE_POINTS_MAX
     assert set(packed.values()) == {2_048}
+
+
+@pytest.mark.parametrize("slice_points", [50, 257, 1_000, 1_750])
+def test_few_points_wait_for_the_preview_whatever_the_size_of_the_slices(kv: EmbeddedKv, slice_points: int) -> None:
+    ref = SequenceRef(RunNumber(1), SequenceKey(Bucket.METRIC, "loss"))
+    small = keyspace.SMALL_BLOCKS.to_bytes(4, "big")
+    waiting = []
+    for begin in range(0, 20 * slice_points, slice_points):
+        append(kv, ref, [(step, step / 7) for step in range(begin, begin + slice_points)])
+        waiting.append(sum(chunks.count(block) for key, block in blocks_of(kv).items() if key[-4:] >= small))
+
+    assert max(waiting) < 5_500
+
+
+@pytest.mark.parametrize("points", [300, 1_900, 2_400])
+def test_a_sample_of_a_settled_sequence_reads_preview_and_tail_only(kv: EmbeddedKv, points: int) -> None:
+    ref = SequenceRef(RunNumber(1), SequenceKey(Bucket.METRIC, "loss"))
+    for begin in range(0, points, 100):
+        append(kv, ref, [(step, step / 7) for step in range(begin, begin + 100)])
+    kv.write(lambda tx: sequences.settle(tx, PROJECT, ref))
+
+    above = [key for key in blocks_of(kv) if key[-4:] >= keyspace.SMALL_BLOCKS.to_bytes(4, "big")]
+
+    assert [key[-4:] for key in above] == [keyspace.TAIL.to_bytes(4, "big")]
+    assert read(kv, ref, -1).steps.tolist() == list(range(points))

@@ -85,6 +85,15 @@ def test_rows_of_the_same_sequences_are_a_table(width: int, count: int) -> None:
     assert len(table.heads) == width
 
 
+def test_one_name_in_several_contexts_is_a_table() -> None:
+    row = [point("loss", 1, b'{"subset":"train"}'), point("loss", 1, b'{"subset":"val"}'), point("acc", 1)]
+
+    table = tabulate(row * 3)
+
+    assert table is not None
+    assert list(table.heads) == row
+
+
 @pytest.mark.parametrize(
     "commands",
     [
