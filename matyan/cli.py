@@ -7,10 +7,11 @@ dozen options. Every command imports what it needs when it runs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -202,16 +203,15 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _up(options: argparse.Namespace) -> int:
-    _load_without_collections()
-    from matyan.roles.local import run_local  # noqa: PLC0415 - see the module's docstring
+    with _no_collections():
+        from matyan.roles.local import run_local  # noqa: PLC0415 - see the module's docstring
 
-    settings = _settings(options)
-    run_local(settings, announce=lambda url: _announce(url, settings, sys.stdout))
+        settings = _settings(options)
+        run_local(settings, announce=lambda url: _announce(url, settings, sys.stdout))
     return 0
 
 
 def _role(options: argparse.Namespace) -> int:
-    _load_without_collections()
     from matyan.roles.process import run_apart  # noqa: PLC0415 - see the module's docstring
 
     run_apart(
@@ -222,12 +222,17 @@ def _role(options: argparse.Namespace) -> int:
     return 0
 
 
-def _load_without_collections() -> None:
-    """Let nobody look for garbage among what is loaded: all of it stays, and looking is a tenth of the start.
+@contextlib.contextmanager
+def _no_collections() -> Iterator[None]:
+    """Let nobody look for garbage among what is loaded: most of it stays, and looking is a tenth of the start.
 
-    `matyan.roles.runner` turns collections on again when everything stands.
+    `matyan.roles.runner` turns collections on again as soon as everything stands.
     """
     gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _announce(url: str, settings: Settings, out: TextIO) -> None:

@@ -22,6 +22,7 @@ from matyan.observe.logs import bound
 from matyan.observe.metrics import Metrics
 
 _OPS: Final = ("/health/", "/metrics")
+_FORBIDDEN: Final = 403
 """Answered with and without the base path: probes know nothing of it."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -75,13 +76,18 @@ class Edge:
                 await _reply(send, 200, b"OK", preflight)
             elif not self._policy.knows_host(headers.get(b"host", b"").decode("latin-1")):
                 text = "unknown host name; add it to http.allowed_hosts if it is this server's"
-                await _refuse(answer, scope, 403, text, "forbidden")
+                await self._refuse(answer, scope, text)
             elif self._policy.refuses(scope["method"], headers):
-                await _refuse(answer, scope, 403, "this origin may not change anything", "forbidden")
+                await self._refuse(answer, scope, "this origin may not change anything")
             else:
                 await self._dispatch(scope, body, answer, headers)
         finally:
             self._count(scope, answer.status, time.monotonic() - began)
+
+    async def _refuse(self, send: Any, scope: Any, text: str) -> None:
+        dialect = dialect_of(scope["path"].removeprefix(self._base_path))
+        body = json_bytes(error_body(dialect, _FORBIDDEN, text, name="forbidden"))
+        await _reply(send, _FORBIDDEN, body, [(b"content-type", b"application/json")])
 
     async def _dispatch(self, scope: Any, receive: Receive, send: Send, headers: Mapping[bytes, bytes]) -> None:
         if self._base_path and scope["path"] == self._base_path:
@@ -138,11 +144,6 @@ class _Answer:
                 await self._body.discard()
             message = {**message, "headers": [*message["headers"], *self._headers]}
         await self._send(message)
-
-
-async def _refuse(send: Any, scope: Any, status: int, text: str, name: str) -> None:
-    body = json_bytes(error_body(dialect_of(scope["path"]), status, text, name=name))
-    await _reply(send, status, body, [(b"content-type", b"application/json")])
 
 
 async def _reply(send: Any, status: int, body: bytes, headers: Headers) -> None:

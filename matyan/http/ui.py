@@ -95,8 +95,8 @@ class WebUi:
 
 def _index(build: Path) -> dict[str, _File]:
     # In half the time of `Path.rglob`: a bundle has hundreds of files, and every start looks at them.
-    found = [f"{folder}/{name}" for folder, _, names in os.walk(build) for name in names]
-    paths = {path.removeprefix(f"{build}/"): Path(path) for path in found}
+    found = (f"{folder}/{name}" for folder, _, names in os.walk(build) for name in names)
+    paths = {path.removeprefix(f"{build}/"): Path(path) for path in found if os.path.isfile(path)}  # noqa: PTH113 - faster
     return {
         name: _File(path, paths.get(f"{name}.gz"), _TYPES.get(path.suffix, "application/octet-stream"), _etag(path))
         for name, path in paths.items()

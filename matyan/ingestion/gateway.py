@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Final
 
 from litestar import asgi
+from litestar.enums import ScopeType
+from litestar.exceptions import NotFoundException
 from litestar.handlers import ASGIRouteHandler
 from litestar.types import Receive, Scope, Send
 
@@ -175,6 +177,8 @@ def make_route(gateway: Gateway) -> ASGIRouteHandler:
     """Return the handler of `/api/v1/ws/runs/{run_id}`."""
 
     async def run_socket(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == ScopeType.HTTP:
+            raise NotFoundException(detail="Not Found")
         await gateway.serve(scope, receive, send)
 
     return asgi(ROUTE, is_mount=True, copy_scope=False)(run_socket)

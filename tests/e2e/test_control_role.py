@@ -16,9 +16,10 @@ from typing import Final
 import pytest
 
 from matyan.engines.log.kafka import open_kafka_log
+from matyan.engines.open import partitions_of_new
 from matyan.ids import DEFAULT_PROJECT, RunId, RunNumber
 from matyan.runs.repository import get_numbers
-from matyan.settings import KafkaSettings, LogSettings
+from matyan.settings import KafkaSettings
 from matyan.store import keyspace
 from matyan.store.scans import scan_all
 from matyan.wire.events import RunDeleted, decode_event, decode_payload
@@ -86,7 +87,7 @@ def stored_bytes(roles: Installation, numbers: Sequence[RunNumber]) -> int:
 def told(roles: Installation) -> Counter[tuple[str, str]]:
     """Return how often each event (its id, its run) stands in the topic."""
     settings = KafkaSettings(topic_prefix=roles.environment["MATYAN_KAFKA_TOPIC_PREFIX"])
-    log = open_kafka_log(roles.broker.uri, partitions=LogSettings().partitions, settings=settings)
+    log = open_kafka_log(roles.broker.uri, partitions=partitions_of_new(roles.broker.uri), settings=settings)
     found: Counter[tuple[str, str]] = Counter()
     consumer = log.consumer(CONTROL_EVENTS, "test", lambda _: None)
     ends = time.monotonic() + SECONDS_MAX

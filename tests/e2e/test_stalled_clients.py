@@ -31,14 +31,15 @@ HANG_SECONDS: Final = 120.0
 """Who has no answer by then stands behind a stalled client: far less than the patience with one, and far more than an
 answer takes on any machine."""
 FILE_BYTES: Final = 16_000_000
-TEXTS: Final = 60
+TEXTS: Final = 80
 TEXT_BYTES: Final = 250_000
 LINES: Final = 10_000
 LINE_BYTES: Final = 2_000
 RUN: Final = "run"
 BASE: Final = "/api/v1/rest"
-HELD_BYTES_MAX: Final = 400_000_000
-"""What the server may grow by for all stalled readers of one kind: some megabytes each, and what it needs anyway."""
+HELD_BYTES_MAX: Final = 600_000_000
+"""What the server may grow by for all stalled readers of one kind: ten megabytes each, and what it needs anyway. Whole
+answers would be more."""
 
 
 class Tempered(MatyanServer):

@@ -30,6 +30,7 @@ from matyan.observe.metrics import Metrics
 from matyan.wire.codec import decode_envelope
 from matyan.wire.frames import decode_frame, decode_payload, encode_commands
 from matyan.wire.messages import AddTag, Command, CreateRun, FinishRun, LogHparams, LogMetric, LogTerminalLine
+from tests.support import loopback
 from tests.support.logs import TOPIC, FailingDisk, read_all
 
 INGEST = Path(__file__).parents[1] / "golden" / "ingest"
@@ -249,3 +250,9 @@ def test_the_real_client_is_understood(server: Server) -> None:
     assert [point.step for point in points] == list(range(250))
     assert [point.step for point in points if math.isnan(point.value)] == [100]
     assert points[7].epoch == pytest.approx(0.7)
+
+
+def test_a_request_that_is_no_handshake_is_told_that_there_is_nothing(server: Server) -> None:
+    answer = loopback.get(f"{server.url}/api/v1/ws/runs/run-1", timeout=SECONDS)
+
+    assert (answer.status_code, answer.json()["detail"]) == (404, "Not Found")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -99,3 +100,9 @@ def test_compact_says_what_it_gave_back(capsys: pytest.CaptureFixture[str], tmp_
 
     assert capsys.readouterr().out.startswith("the store took ")
     assert not (tmp_path / "kv.compact").exists()
+
+
+def test_a_start_that_fails_leaves_garbage_collections_on(tmp_path: Path) -> None:
+    assert main(["up", "--home", str(tmp_path), "--host", "0.0.0.0"]) == EXIT_CONFIGURATION
+
+    assert gc.isenabled()

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from litestar import Response, delete, get, post
+from litestar import Litestar, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.testing import TestClient
@@ -350,6 +350,17 @@ def test_an_answer_to_this_machine_may_be_read_by_its_page_and_one_to_a_foreign_
     assert "access-control-allow-origin" not in foreign.headers
 
 
+@pytest.mark.parametrize("prefix", ["/api", "/api/v1/rest"])
+def test_a_refusal_under_a_base_path_has_the_words_of_its_dialect(prefix: str) -> None:
+    foreign = {"Origin": "https://evil.example"}
+    with TestClient(make_app([])) as plain, TestClient(make_app([], edge=EdgeOptions(base_path="/tracker"))) as based:
+        expected = plain.post(f"{prefix}/things", headers=foreign)
+
+        answer = based.post(f"/tracker{prefix}/things", headers=foreign)
+
+    assert (answer.status_code, answer.json()) == (403, expected.json())
+
+
 def test_a_foreign_page_may_not_change_anything(client: TestClient[Any]) -> None:
     answer = client.post("/api/things/hashes", json=[], headers={"Origin": "https://evil.example"})
 
@@ -455,3 +466,11 @@ def test_a_stopping_server_is_not_ready() -> None:
 
 def test_the_version_is_told(client: TestClient[Any]) -> None:
     assert client.get("/api/v1/rest/version/").json()["component"] == "backend"
+
+
+def test_an_app_has_all_plugins_of_litestar_but_those_for_models_that_no_handler_has() -> None:
+    usual = {type(plugin).__name__ for plugin in Litestar._get_default_plugins([])}
+
+    ours = {type(plugin).__name__ for plugin in type(make_app([]))._get_default_plugins([])}
+
+    assert {name for name in usual if not name.startswith(("Pydantic", "Attrs"))} == ours

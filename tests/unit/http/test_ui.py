@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -176,3 +177,13 @@ def test_a_web_ui_that_is_not_installed_is_refused_with_what_to_do(monkeypatch: 
     monkeypatch.setattr("sys.path", [])
     with pytest.raises(ConfigurationError, match=r"^there is no package matyan-ui; run `pip install .*http\.ui_path"):
         find_bundle("matyan")
+
+
+def test_what_is_no_file_in_the_bundle_is_left_out(bundle: Bundle, tmp_path: Path) -> None:
+    build = shutil.copytree(bundle.build, tmp_path / "build")
+    (build / "dangling.js").symlink_to(tmp_path / "nowhere")
+
+    ui = WebUi(bundle._replace(build=build))
+
+    with TestClient(make_app([], edge=EdgeOptions(page=ui))) as client:
+        assert client.get("/static-files/dangling.js").status_code == 404
