@@ -15,7 +15,7 @@ from matyan.engines.log.kafka_topics import CATALOGUE
 from matyan.engines.log.protocol import Appended, LogConsumer, LogEngine, LogEntry, TopicPartition
 from matyan.errors import ConfigurationError, CorruptedError, UnavailableError
 from matyan.settings import KafkaSettings, Secret
-from tests.support.kafka import PASSWORD, USER, Broker, collect_sockets, fresh_settings, shared_broker
+from tests.support.kafka import PASSWORD, USER, Broker, fresh_settings, shared_broker
 from tests.support.logs import ONLY, SECONDS, TOPIC, append, read_all, values_of
 
 pytestmark = [pytest.mark.kafka]
@@ -23,12 +23,6 @@ pytestmark = [pytest.mark.kafka]
 OUTAGE_SECONDS = 60.0
 """How long a test waits for what needs a broker to come back."""
 OpenLog = Callable[..., LogEngine]
-
-
-@pytest.fixture(autouse=True)
-def _sockets() -> Iterator[None]:
-    yield
-    collect_sockets()
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,22 +16,12 @@ from matyan.engines.log.spilling import open_spilling_producer
 from matyan.errors import TooLargeError
 from matyan.observe.metrics import Metrics
 from matyan.settings import SpillSettings
-from tests.support.kafka import Broker, collect_sockets, fresh_settings, shared_broker
+from tests.support.kafka import Broker, fresh_settings, shared_broker
 from tests.support.logs import TOPIC, read_all, values_of
 
 pytestmark = [pytest.mark.kafka]
 
 OUTAGE_SECONDS = 60.0
-
-
-@pytest.fixture(autouse=True)
-def _sockets(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    with caplog.at_level(logging.CRITICAL, "kafka"):  # or the captured errors would hold them
-        yield
-    for thread in threading.enumerate():
-        if thread.name == "log-writer-renewal":
-            thread.join(OUTAGE_SECONDS)
-    collect_sockets()
 
 
 @pytest.fixture(scope="module")

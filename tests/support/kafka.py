@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import gc
 import os
 import secrets
 import shutil
@@ -13,7 +12,6 @@ import socket
 import subprocess
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -205,20 +203,16 @@ def fresh_settings(**changes: Any) -> KafkaSettings:
     return KafkaSettings(topic_prefix=f"t{secrets.token_hex(6)}.", **changes)
 
 
-def collect_sockets() -> None:
-    """Collect the sockets of refused connections, which kafka-python leaves to the garbage collector."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
 def _listens(port: int) -> bool:
     with closing(socket.socket()) as found:
         return found.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _free_ports(number: int) -> list[int]:
-    """Return ports below the ephemeral ones, which no client's socket takes while the broker is down."""
+    """Return ports below the ephemeral ones, which no client's socket takes while the broker is down.
+
+    pyproject.toml tells sockets to brokers by the range.
+    """
     found: list[int] = []
     candidate = 20_000 + os.getpid() * 8 % 10_000
     while len(found) < number:
