@@ -238,7 +238,10 @@ class IngestSettings(Section, frozen=True):
     """How the worker batches."""
 
     linger_seconds: Annotated[
-        float, Meta(ge=0.0, le=1.0, description="distance of commits under load; a lone record does not wait")
+        float,
+        Meta(
+            ge=0.0, le=1.0, description="distance of commits under load, up to twice that; a lone record does not wait"
+        ),
     ] = 0.05
     records_max: Annotated[int, Meta(ge=1, le=10_000, description="most records of a partition in one slice")] = 1000
 

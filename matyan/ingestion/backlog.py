@@ -15,7 +15,7 @@ BYTES_HIGH: Final = 4 * 1024 * 1024
 """Of frames as clients sent them, uncompressed: what the worker's time depends on."""
 BYTES_LOW: Final = BYTES_HIGH // 2
 SECONDS_NEAR: Final = 0.15
-"""Age of the oldest record that is not applied. A healthy worker commits about every 50 ms and stays well below."""
+"""Age of the oldest record that is not applied. A healthy worker commits every 50 to 100 ms and stays below."""
 SECONDS_FAR: Final = 0.5
 """Likewise where a broker stands in between and what workers did is seen a moment later."""
 SECONDS_STUCK: Final = 10.0

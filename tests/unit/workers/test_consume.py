@@ -230,6 +230,16 @@ def test_under_load_slices_begin_a_linger_apart(log: LogEngine) -> None:
     assert min(gaps) > 0.03
 
 
+@pytest.mark.parametrize(
+    ("lasted", "apart"),
+    [(0.0, 0.05), (0.02, 0.05), (0.025, 0.05), (0.04, 0.08), (0.05, 0.1), (0.08, 0.1), (0.1, 0.1), (3.0, 3.0)],
+)
+def test_slices_that_take_long_begin_up_to_twice_as_far_apart(lasted: float, apart: float) -> None:
+    rest = Pace(linger_seconds=0.05).rest_seconds(lasted)
+
+    assert lasted + rest == pytest.approx(apart)
+
+
 def test_a_service_that_is_told_to_stop_stops_soon(log: LogEngine) -> None:
     service = make_service(log, Worker(), pace=Pace(linger_seconds=1.0))
     began = time.monotonic()
