@@ -15,9 +15,9 @@ from matyan.limits import FRAME_INLINE_BYTES_MAX
 from matyan.wire.messages import Command, Envelope
 from matyan.wire.tables import PointTable
 
-BYTES_MAX: Final = 4 * 1024 * 1024
-"""Of frames as they came; decoded points take about three times as much. A worker that is further behind than this
-decodes the oldest frames itself."""
+BYTES_MAX: Final = 8 * 1024 * 1024
+"""Of frames as they came; decoded points take about three times as much. A worker that is further behind than this, and
+than replies are not held back for, decodes the oldest frames itself."""
 
 
 class Decoded(NamedTuple):
