@@ -11,13 +11,11 @@ from __future__ import annotations
 import ast
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from itertools import repeat
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, Self
 
 from matyan.engines.kv.protocol import KvEngine, KvReader
 from matyan.ids import Project, RunNumber
-from matyan.query.language import Query
+from matyan.query.language import Ask, Asked, Query
 from matyan.query.ordering import Ordering, SortRow
 from matyan.query.summaries import Sequences
 from matyan.runs import repository as runs
@@ -34,6 +32,7 @@ SUMMARIES_PER_READ: Final = 8192
 """About how many sequence records one transaction reads: a single run can have a hundred thousand."""
 SLICE_SECONDS: Final = 0.01
 """A slow query hands on what it found so far this often."""
+_NO_SUMMARIES: Final[list[Sequence[Summary]]] = [()]
 
 
 class Candidate(NamedTuple):
@@ -47,11 +46,34 @@ class Candidate(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Candidates on their way. An empty one is passed on too: it tells that the search is alive."""
+    """Candidates on their way. An empty one is passed on too: it tells that the search is alive.
 
-    candidates: list[Candidate]
+    They are kept by columns: of a hundred thousand runs that are asked most go no further, and are never put together.
+    """
+
+    places: Sequence[int]
+    runs: Sequence[Run]
+    summaries: Sequence[Sequence[Summary]]
     checked: int
     """Place of the last run so far that counts as looked at; 0 when none does."""
+
+    @classmethod
+    def of(cls, candidates: Sequence[Candidate], checked: int) -> Self:
+        """Return a batch of candidates."""
+        places, runs, summaries = zip(*candidates, strict=True) if candidates else ((), (), ())
+        return cls(places, runs, summaries, checked)
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """The candidates, put together."""
+        return list(map(Candidate, self.places, self.runs, self.summaries))
+
+    def only(self, indexes: Sequence[int], checked: int) -> Batch:
+        """Return a batch of some of these."""
+        places, runs, summaries = self.places, self.runs, self.summaries
+        return Batch(
+            [places[at] for at in indexes], [runs[at] for at in indexes], [summaries[at] for at in indexes], checked
+        )
 
 
 class Known(NamedTuple):
@@ -129,8 +151,9 @@ def reads_sequences(query: Query) -> bool:
 class _Page(NamedTuple):
     runs: list[Run]
     places: Sequence[int]
-    """Of each; see `Listing`."""
-    passed: int
+    """Of each."""
+    place: int
+    """How many runs there are up to where the next page begins."""
     after: bytes | None
     """The position behind which the next page begins; None when there is none."""
 
@@ -152,27 +175,21 @@ def read_candidates(
     place, rows_max = 0, RUNS_PER_FIRST_READ
     while True:
         page = _next_listed(kv, source, project, cache, after, place, rows_max) or _next_runs(
-            cache, project, after, rows_max
+            cache, project, after, place, rows_max
         )
         found = _completed(kv, project, page.runs) if system_params else page.runs
-        if page.passed:
-            places = [place + each for each in page.places]
-            place += page.passed
-            yield Batch(_candidates(places, found), place)
+        if page.place > place:
+            yield Batch(page.places, found, _NO_SUMMARIES * len(found), page.place)
         if page.after is None:
             return
-        after = page.after
+        after, place = page.after, page.place
         rows_max = _next_size(rows_max, [len(run.document.params) for run in found], per_read=PARAM_BYTES_PER_READ)
 
 
-def _candidates(places: Iterable[int], found: Iterable[Run]) -> list[Candidate]:
-    """Return candidates as the class makes them, whose constructor is Python's and slow, for every run of a scan."""
-    return list(map(partial(tuple.__new__, Candidate), zip(places, found, repeat(()))))
-
-
-def _next_runs(cache: RunCache, project: Project, after: bytes | None, rows_max: int) -> _Page:
+def _next_runs(cache: RunCache, project: Project, after: bytes | None, place: int, rows_max: int) -> _Page:
     found, position = cache.list_newest(project, after=after, rows_max=rows_max)
-    return _Page(found, range(1, len(found) + 1), len(found), position)
+    end = place + len(found)
+    return _Page(found, range(place + 1, end + 1), end, position)
 
 
 def _next_listed(
@@ -191,7 +208,7 @@ def _next_listed(
         numbers, places, passed, rest = listing
         place_of = dict(zip(numbers, places, strict=True))
         found = cache.load(reader, project, list(place_of))
-        return _Page(found, [place_of[run.number] for run in found], passed, rest)
+        return _Page(found, [place + place_of[run.number] for run in found], place + passed, rest)
 
     return kv.read(read)
 
@@ -212,7 +229,7 @@ def read_known(
         if system_params:
             found = _completed(kv, project, found)
         begin += len(places)
-        yield Batch([Candidate(places[run.number], run) for run in found], known[begin - 1].place)
+        yield Batch.of([Candidate(places[run.number], run) for run in found], known[begin - 1].place)
         runs_max = _next_size(runs_max, [len(run.document.params) for run in found], per_read=PARAM_BYTES_PER_READ)
 
 
@@ -242,9 +259,9 @@ def in_order(
     rows: list[SortRow] = []
     checked = 0
     for batch in batches:
-        rows += [SortRow(order.keys(candidate.run), candidate.run.number) for candidate in batch.candidates]
+        rows += [SortRow(order.keys(run), run.number) for run in batch.runs]
         checked = batch.checked
-        yield Batch([], checked)
+        yield Batch.of([], checked)
     order.sort(rows)
     begin = next((place for place, row in enumerate(rows, 1) if row.number == after), 0)
     page = rows[begin : begin + runs_max if runs_max else None]
@@ -258,39 +275,44 @@ def _next_size(runs_max: int, sizes: Sequence[int], *, per_read: int) -> int:
     return max(1, min(RUNS_PER_READ_MAX, 2 * runs_max, per_read // average))
 
 
-def narrow(
-    batches: Iterable[Batch],
-    keep: Callable[[Candidate], bool],
-    clock: WorkClock,
-    *,
-    counts_all: bool = True,
-) -> Iterator[Batch]:
-    """Yield the candidates to keep, in smaller batches when that takes long.
+def narrow(batches: Iterable[Batch], ask: Ask, clock: WorkClock, *, counts_all: bool = True) -> Iterator[Batch]:
+    """Yield the candidates that are selected, in smaller batches when that takes long.
 
     Args:
         batches: candidates.
-        keep: tells which of them to keep.
+        ask: tells which of them are, a few at a time.
         clock: of the search.
         counts_all: whether a run that is dropped counts as looked at; it does not when a search of sequences asks the
             part of its query that is about the run alone (contract, metric search).
     """
     checked, now = 0, clock.now
     for batch in batches:
-        kept: list[Candidate] = []
+        kept: list[int] = []
         due = now() + SLICE_SECONDS
-        for candidate in batch.candidates:
-            if keep(candidate):
-                kept.append(candidate)
+        for selected, end in ask(batch.runs, batch.summaries):
+            kept += selected
             if now() > due:
-                checked = candidate.place if counts_all else _last_place(kept, checked)
-                yield Batch(kept, checked)
+                checked = batch.places[end - 1] if counts_all else _last_place(batch, kept, checked)
+                yield batch.only(kept, checked)
                 kept, due = [], now() + SLICE_SECONDS
-        checked = batch.checked if counts_all else _last_place(kept, checked)
-        yield Batch(kept, checked)
+        checked = batch.checked if counts_all else _last_place(batch, kept, checked)
+        yield batch.only(kept, checked)
 
 
-def _last_place(candidates: Sequence[Candidate], before: int) -> int:
-    return candidates[-1].place if candidates else before
+def _last_place(batch: Batch, kept: Sequence[int], before: int) -> int:
+    return batch.places[kept[-1]] if kept else before
+
+
+def with_run(ask: Ask, number: RunNumber) -> Ask:
+    """Return what asks as `ask` does, and selects one run in any case."""
+
+    def asking(runs: Sequence[Run], summaries: Sequence[Sequence[Summary]]) -> Iterator[Asked]:
+        begin = 0
+        for selected, end in ask(runs, summaries):
+            yield [at for at in range(begin, end) if at in selected or runs[at].number == number], end
+            begin = end
+
+    return asking
 
 
 def narrow_sequences(
@@ -315,29 +337,28 @@ def narrow_sequences(
                 if summary is not None:
                     found.append(summary)
                 if now() > due:
-                    yield Batch(kept, checked)
+                    yield Batch.of(kept, checked)
                     kept, due = [], now() + SLICE_SECONDS
             if found:
                 kept.append(Candidate(candidate.place, candidate.run, found))
             checked = candidate.place
-        yield Batch(kept, batch.checked)
+        yield Batch.of(kept, batch.checked)
 
 
 def with_summaries(kv: KvEngine, project: Project, batches: Iterable[Batch], wanted: Sequences) -> Iterator[Batch]:
     """Yield the candidates with those of their sequences that are wanted, so many at once as their number allows."""
     runs_max = RUNS_PER_FIRST_READ
     for batch in batches:
-        rest = batch.candidates
-        while rest:
-            part, rest = rest[:runs_max], rest[runs_max:]
-            numbers = [candidate.run.number for candidate in part]
-            found = kv.read(lambda reader, numbers=numbers: wanted.read(reader, project, numbers))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-            yield Batch(
-                [Candidate(one.place, one.run, each) for one, each in zip(part, found, strict=True)],
-                batch.checked if not rest else part[-1].place,
-            )
-            runs_max = _next_size(runs_max, [len(summaries) for summaries in found], per_read=SUMMARIES_PER_READ)
-        if not batch.candidates:
+        begin, count = 0, len(batch.runs)
+        while begin < count:
+            part = slice(begin, begin + runs_max)
+            begin += runs_max
+            places, found = batch.places[part], batch.runs[part]
+            numbers = [run.number for run in found]
+            summaries = kv.read(lambda reader, numbers=numbers: wanted.read(reader, project, numbers))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            yield Batch(places, found, summaries, places[-1] if begin < count else batch.checked)
+            runs_max = _next_size(runs_max, [len(each) for each in summaries], per_read=SUMMARIES_PER_READ)
+        if not count:
             yield batch
 
 
@@ -345,9 +366,8 @@ def first(batches: Iterable[Batch], runs_max: int) -> Iterator[Batch]:
     """Yield up to `runs_max` candidates (0 for all), and read no further than the last of them."""
     left = runs_max
     for batch in batches:
-        if left and len(batch.candidates) >= left:
-            kept = batch.candidates[:left]
-            yield Batch(kept, kept[-1].place)
+        if left and len(batch.runs) >= left:
+            yield batch.only(range(left), batch.places[left - 1])
             return
-        left -= len(batch.candidates) if left else 0
+        left -= len(batch.runs) if left else 0
         yield batch

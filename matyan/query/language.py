@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import logging
 from functools import cached_property
+from itertools import islice
 from types import FunctionType
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -17,7 +18,7 @@ from matyan.query.syntax import RUN, is_constant
 from matyan.query.vocabulary import RANDOM_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from matyan.query.names import RunName
     from matyan.runs.model import Run
@@ -27,24 +28,29 @@ logger = logging.getLogger(__name__)
 
 VARIABLES: Final = frozenset({RUN, "metric", "images", "texts", "distributions", "audios", "figures"})
 """What a search evaluates per row; each but `run` is seen beside `run`."""
-ROWS_PER_LOOK: Final = 16
-"""Rows of a scan between two looks at the clock; one with large params, which take long to compare, counts for more."""
-_PARAM_BYTES_PER_ROW: Final = 4096
+ROWS_PER_LOOK: Final = 32
+"""Rows of a scan between two looks at the clock, at most: fifty microseconds."""
+_PARAM_BYTES_UNWATCHED: Final = 4096
+"""After a row with more, which may take long to compare, there is a look."""
 _SYSTEM_PARAMS: Final = "__system_params"
 _NO_FAULTS_OF_ROWS: Final = (QueryBudgetError, UnavailableError, TooSlowError)
 """The search has spent its budget, or the store does not answer: to leave the row out would be a lie."""
 
 
-class Row(Protocol):
-    """What a query about runs is asked of."""
+Asked = tuple[list[int], int]
+"""Which of some further runs are selected, and where to go on, all as indexes."""
 
-    @property
-    def run(self) -> Run:
-        """The run."""
 
-    @property
-    def summaries(self) -> Iterable[Summary]:
-        """Those of its sequences that are known."""
+class Ask(Protocol):
+    """What asks runs a query."""
+
+    def __call__(self, runs: Sequence[Run], summaries: Sequence[Sequence[Summary]], /) -> Iterator[Asked]:
+        """Ask a few runs at a time; between them, whoever takes the answers may look at a clock.
+
+        Args:
+            runs: the runs.
+            summaries: of each, those of its sequences that are known.
+        """
 
 
 class Predicate:
@@ -77,39 +83,45 @@ class Predicate:
         except _NO_FAULTS_OF_ROWS:
             raise
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in a query only loses the row (contract)
-            return _lost(error)
+            _note_lost(error)
+            return False
 
-    def of_runs(self, name: RunName) -> Callable[[Row], bool]:
-        """Return what tells of runs, for which `name` stands one after the other, whether `matches` selects them.
+    def of_runs(self, name: RunName) -> Ask:
+        """Return what asks which runs, for which `name` stands one after the other, `matches` selects.
 
-        A scan asks a hundred thousand, and most evaluations take a microsecond and spend no step. So this is one
-        function with all that it needs at hand, and it begins a row in earnest only where the last one spent something,
-        or when it is time to look at the clock.
+        A scan asks a hundred thousand, and most evaluations take half a microsecond and spend no step: to call anything
+        for each run that is not the query itself would take as long. So this is one loop over some runs with all that
+        it needs at hand, and it ends, for a look at the clock, with the first row that spent something, or had much to
+        be looked at.
         """
-        function, budget, of = self._function, self._budget, name.of
-        rows_unwatched = 0
+        function, budget, steps = self._function, self._budget, self._budget.steps
 
-        def selects(row: Row) -> bool:
-            nonlocal rows_unwatched
-            if rows_unwatched <= 0 or budget.left != budget.steps:
-                rows_unwatched = ROWS_PER_LOOK
+        def ask(runs: Sequence[Run], summaries: Sequence[Sequence[Summary]]) -> Iterator[Asked]:
+            rows = zip(range(len(runs)), runs, summaries, strict=True)
+            at = -1
+            while at + 1 < len(runs):
                 budget.begin_row()
-            rows_unwatched -= 1 + len(row.run.document.params) // _PARAM_BYTES_PER_ROW
-            try:
-                return bool(function(of(row.run, row.summaries)))
-            except _NO_FAULTS_OF_ROWS:
-                raise
-            except Exception as error:  # noqa: BLE001 - as in `matches`
-                return _lost(error)
+                selected: list[int] = []
+                for at, run, known in islice(rows, ROWS_PER_LOOK):
+                    name.run, name.summaries, name.known_params = run, known, None  # as `of` does
+                    try:
+                        if function(name):
+                            selected.append(at)
+                    except _NO_FAULTS_OF_ROWS:
+                        raise
+                    except Exception as error:  # noqa: BLE001 - as in `matches`
+                        _note_lost(error)
+                    if budget.left != steps or len(run.document.params) > _PARAM_BYTES_UNWATCHED:
+                        break
+                yield selected, at + 1
 
-        return selects
+        return ask
 
 
-def _lost(error: Exception) -> bool:
+def _note_lost(error: Exception) -> None:
     """Note why a row is not selected."""
     # The error's kind alone: its text shows values of the row, and making it can fail.
     logger.debug("query failed on a row", extra={"error": type(error).__name__})
-    return False
 
 
 class Split(NamedTuple):

@@ -41,20 +41,24 @@ class RunName(Proxy):
     __slots__ = (
         "_decode",
         "_known_notes",
-        "_known_params",
         "_known_sequences",
         "_notes",
+        "_notes_of",
         "_now_seconds",
         "_offset_minutes",
-        "_run",
-        "_summaries",
+        "_sequences_of",
+        "known_params",
+        "run",
+        "summaries",
     )
 
-    _run: Run
-    _summaries: Iterable[Summary]
-    _known_params: dict[str, Any] | None
-    _known_notes: Sequence[Mapping[str, Any]] | None
-    _known_sequences: Mapping[tuple[str, str], Summary] | None
+    run: Run
+    """The run that the name stands for, and below its sequences."""
+    summaries: Iterable[Summary]
+    known_params: dict[str, Any] | None
+    """What `params` returns, once that was asked for; None before."""
+    _known_notes: Sequence[Mapping[str, Any]]
+    _known_sequences: Mapping[tuple[str, str], Summary]
 
     def __init__(
         self,
@@ -76,12 +80,16 @@ class RunName(Proxy):
         self._offset_minutes = tz_offset_minutes
         self._notes = notes
         self._decode = decode
+        self._notes_of: Run | None = None
+        """Whose notes are known."""
+        self._sequences_of: Iterable[Summary] | None = None
+        """Of which an index is known."""
 
     def of(self, run: Run, summaries: Iterable[Summary] = ()) -> RunName:
         """Stand for `run`, whose sequences have these summaries, from now on; return itself."""
-        self._run = run
-        self._summaries = summaries
-        self._known_params = self._known_notes = self._known_sequences = None
+        self.run = run
+        self.summaries = summaries
+        self.known_params = None
         return self
 
     def get_attribute(self, name: str) -> object:
@@ -103,11 +111,11 @@ class RunName(Proxy):
 
     def params(self) -> dict[str, Any]:
         """Return the run's params, at least those that the query reads."""
-        known = self._known_params
+        known = self.known_params
         if known is None:
-            run = self._run
+            run = self.run
             known = self._decode(run.document.params) if run.raw_system_params is None else run.params
-            self._known_params = known
+            self.known_params = known
         return known
 
     def _get(self) -> object:
@@ -115,43 +123,48 @@ class RunName(Proxy):
         return lambda key, default=None: self.get_item(key)  # noqa: ARG005 - the signature is contract
 
     def _experiment(self) -> str | None:
-        return None if self._run.experiment is None else self._run.experiment.name
+        return None if self.run.experiment is None else self.run.experiment.name
 
     def _duration(self) -> float:
-        end = self._run.document.end_time_seconds
-        return (self._now_seconds if end is None else end) - self._run.document.created_at_seconds
+        end = self.run.document.end_time_seconds
+        return (self._now_seconds if end is None else end) - self.run.document.created_at_seconds
 
     def _created_at(self) -> object:
-        return local_time(self._run.document.created_at_seconds, self._offset_minutes)
+        return local_time(self.run.document.created_at_seconds, self._offset_minutes)
 
     def _finalized_at(self) -> object:
-        end = self._run.document.end_time_seconds
+        end = self.run.document.end_time_seconds
         return None if end is None else local_time(end, self._offset_minutes)
 
     def _updated_at(self) -> object:
-        return local_time(self._run.document.updated_at_seconds, 0)
+        return local_time(self.run.document.updated_at_seconds, 0)
 
     def _notes_read(self) -> list[Node]:
-        if self._known_notes is None:
-            self._known_notes = self._notes(self._run)
+        if self._notes_of is not self.run:
+            self._known_notes = self._notes(self.run)
+            self._notes_of = self.run
         return [Node(dict(note)) for note in self._known_notes]
 
     def _sequences(self) -> Mapping[tuple[str, str], Summary]:
-        if self._known_sequences is None:
-            self._known_sequences = index_sequences(self._summaries)
+        if self._sequences_of is not self.summaries:
+            self._known_sequences = index_sequences(self.summaries)
+            self._sequences_of = self.summaries
         return self._known_sequences
 
+    _STORED: ClassVar[Mapping[str, str]] = {
+        "name": "run.name",
+        "hash": "run.document.hash",
+        "description": "run.document.description",
+        "archived": "run.document.archived",
+        "is_archived": "run.document.archived",
+        "active": "run.document.active",
+        "creation_time": "run.document.created_at_seconds",
+        "end_time": "run.document.end_time_seconds",
+    }
     _FIXED: ClassVar[Mapping[str, Callable[[RunName], object]]] = {
-        "name": attrgetter("_run.name"),
-        "hash": attrgetter("_run.document.hash"),
-        "description": attrgetter("_run.document.description"),
-        "archived": attrgetter("_run.document.archived"),
-        "is_archived": attrgetter("_run.document.archived"),
+        **{name: attrgetter(path) for name, path in _STORED.items()},
         "experiment": _experiment,
-        "tags": lambda self: [tag.name for tag in self._run.tags],
-        "active": attrgetter("_run.document.active"),
-        "creation_time": attrgetter("_run.document.created_at_seconds"),
-        "end_time": attrgetter("_run.document.end_time_seconds"),
+        "tags": lambda self: [tag.name for tag in self.run.tags],
         "created_at": _created_at,
         "finalized_at": _finalized_at,
         "updated_at": _updated_at,
@@ -163,7 +176,9 @@ class RunName(Proxy):
     }
 
 
-RUN_READERS: Final = RunName._FIXED  # noqa: SLF001 - this module's own
+RUN_STORED: Final = RunName._STORED  # noqa: SLF001 - this module's own
+"""Where, from the name `run` on, those of its attributes stand that are told as they are stored."""
+RUN_READERS: Final = RunName._FIXED  # noqa: SLF001 - as above
 """What reads the attributes of `run` with a fixed meaning, by name."""
 RUN_ATTRIBUTES: Final = frozenset(RUN_READERS)
 """Every other attribute is a parameter."""

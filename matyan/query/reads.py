@@ -2,8 +2,9 @@
 
 `run.hparams.lr < 0.1` is two guarded lookups, each of which asks anew what stands before the dot, and three objects:
 the run's name and a node for each key. Where the tree says that `run` is the run and which keys follow, all this
-becomes one call of one function. What that gives depends on who sees it: an operator sees the value behind a node
-only, so where nothing else looks at a param no node is made. `tests/unit/query/test_reads.py` compares both.
+becomes one call of one function, and none where an attribute is stored as it is told. What a param gives depends on who
+sees it: an operator sees the value behind a node only, so where nothing else looks at it no node is made.
+`tests/unit/query/test_reads.py` compares both.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from enum import IntEnum
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from matyan.query.names import RUN_READERS, RunName
+from matyan.query.names import RUN_READERS, RUN_STORED, RunName
 from matyan.query.nodes import MISSING, UNDEFINED, Missing, Node, Undefined
 from matyan.query.sandbox import Proxy
 from matyan.query.syntax import RUN, is_constant
@@ -150,6 +151,8 @@ class _Resolver(ast.NodeTransformer):
 
     def _resolved(self, node: ast.expr, seen: Seen) -> Resolved | None:
         if isinstance(node, ast.Attribute) and _is_run(node.value) and node.attr in RUN_READERS:
+            if node.attr in RUN_STORED:
+                return _stored(node, RUN_STORED[node.attr])
             return self._call(node, node.attr, RUN_READERS[node.attr])
         place = place_of(node)
         return None if place is None else self._call(node, (place, seen), _reader(place, _NO_NODES[seen]))
@@ -160,6 +163,14 @@ class _Resolver(ast.NodeTransformer):
         self.reads.setdefault(name, read)
         call = ast.Call(func=ast.Name(name, ast.Load()), args=[ast.Name(RUN, ast.Load())], keywords=[])
         return ast.copy_location(Resolved(call), node)
+
+
+def _stored(node: ast.expr, path: str) -> Resolved:
+    """Return what reads an attribute that stands at a path from the run's name on."""
+    expression: ast.expr = ast.Name(RUN, ast.Load())
+    for name in path.split("."):
+        expression = ast.Attribute(expression, name, ast.Load())
+    return ast.copy_location(Resolved(expression), node)
 
 
 def _seen_before(sign: ast.cmpop, right: ast.expr) -> Seen:
@@ -206,11 +217,11 @@ def _reader(place: Place, no_nodes: frozenset[type]) -> Read:
     first, *others = place.keys
 
     def read(name: RunName) -> object:
-        found = name.params().get(first, missing)
+        found = (name.known_params or name.params()).get(first, missing)
         return found if type(found) in no_nodes else Node(found)
 
     def read_below(name: RunName) -> object:
-        found = name.params().get(first)
+        found = (name.known_params or name.params()).get(first)
         for key in others:
             if type(found) is not dict or key not in found:
                 return missing

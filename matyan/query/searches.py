@@ -131,8 +131,8 @@ class Searches:
         if everything:
             batches = executor.with_summaries(self._kv, project, batches, route.looked_up)
         if about_run is not None:
-            keep = about_run.of_runs(self._name(project, search, query))
-            batches = executor.narrow(batches, keep, work, counts_all=False)
+            ask = about_run.of_runs(self._name(project, search, query))
+            batches = executor.narrow(batches, ask, work, counts_all=False)
         if not everything:
             batches = executor.with_summaries(self._kv, project, batches, route.sequences)
 
@@ -210,8 +210,8 @@ class Searches:
             for batch in executor.read_candidates(
                 self._kv, source, project, cache=self._cache, after=after, system_params=system_params
             ):
-                self._metrics.query_scanned_rows.inc(len(batch.candidates))
-                source.asked += len(batch.candidates)
+                self._metrics.query_scanned_rows.inc(len(batch.runs))
+                source.asked += len(batch.runs)
                 yield batch
         finally:
             self._metrics.planner_path.labels(source.choice.path, query.variable, source.choice.reason).inc()

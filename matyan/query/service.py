@@ -136,12 +136,8 @@ class SearchService(Searches):
         batches = self._candidates(project, search, query, route.source, after=after)
         if executor.reads_sequences(query):
             batches = executor.with_summaries(self._kv, project, batches, route.looked_up)
-        selects = query.of_runs(self._name(project, search, query))
-
-        def keep(candidate: Candidate) -> bool:
-            return selects(candidate) or candidate.run.number == besides
-
-        return executor.narrow(batches, selects if besides is None else keep, work)
+        ask = query.of_runs(self._name(project, search, query))
+        return executor.narrow(batches, ask if besides is None else executor.with_run(ask, besides), work)
 
     def find(self, search: Search, word: str, *, project: Project = DEFAULT_PROJECT) -> Found:
         """Return what a search finds that goes by this word, newest first, and how: for people at a terminal.

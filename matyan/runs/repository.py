@@ -225,7 +225,7 @@ def _resolved(reader: KvReader, project: Project, documents: Mapping[RunNumber, 
     combinations = {document.tag_ids for document in documents.values()}
     experiments = catalog.experiments.get_many(reader, project, sorted(experiment_ids))
     tags = catalog.tags.get_many(reader, project, sorted({tag_id for ids in combinations for tag_id in ids}))
-    attached = {ids: _attached(ids, tags) for ids in combinations}
+    attached = _attached(combinations, tags.values())
     found: list[Run] = []
     for number, document in documents.items():
         experiment = experiments.get(document.experiment_id or "")
@@ -236,11 +236,16 @@ def _resolved(reader: KvReader, project: Project, documents: Mapping[RunNumber, 
     return found
 
 
-def _attached(tag_ids: tuple[str, ...], tags: Mapping[str, Tag]) -> tuple[tuple[str, ...], tuple[Tag, ...]]:
-    """Return the ids, and the tags of these that are there and not archived."""
-    known = [tags[tag_id] for tag_id in tag_ids if tag_id in tags]
-    shared = {tag.id: tag.id for tag in known}
-    return tuple(shared.get(tag_id, tag_id) for tag_id in tag_ids), tuple(tag for tag in known if not tag.archived)
+def _attached(
+    combinations: Collection[tuple[str, ...]], tags: Collection[Tag]
+) -> dict[tuple[str, ...], tuple[tuple[str, ...], tuple[Tag, ...]]]:
+    """Return, by ids of tags, the same ids as texts that all share, and the tags that are there and not archived."""
+    shared = {tag.id: tag.id for tag in tags}
+    visible = {tag.id: tag for tag in tags if not tag.archived}
+    return {
+        ids: (tuple(map(shared.get, ids, ids)), tuple([visible[each] for each in ids if each in visible]))
+        for ids in combinations
+    }
 
 
 def with_system_params(reader: KvReader, project: Project, found: Sequence[Run]) -> list[Run]:

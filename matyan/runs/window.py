@@ -104,9 +104,10 @@ class Window:
             fitting.append(run)
         self._count(fitting)
         self._forget_unused(shared[len(fitting) :])
-        self._by_number |= {run.number: run for run in fitting}
+        numbers = [run.number for run in fitting]
+        self._by_number.update(zip(numbers, fitting, strict=True))
         self._runs[:0] = fitting[::-1]
-        self._numbers[:0] = array("Q", [run.number for run in reversed(fitting)])
+        self._numbers[:0] = array("Q", numbers[::-1])
         if fitting:
             self._begin = _place(fitting[-1])
         if is_last and len(fitting) == len(older):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,10 +13,11 @@ from matyan.engines.kv.protocol import KvEngine, KvTransaction
 from matyan.ids import DEFAULT_PROJECT, RunId
 from matyan.query import executor
 from matyan.query.executor import AllRuns, Batch, Candidate, WorkClock
-from matyan.query.language import compile_query
+from matyan.query.language import Asked, compile_query
 from matyan.query.summaries import Sequences
 from matyan.runs import repository as runs
 from matyan.runs.cache import RunCache
+from matyan.runs.model import Run
 from matyan.sequences import repository as sequences
 from matyan.sequences.model import Bucket, Summary
 from tests.support import store
@@ -91,17 +92,19 @@ def test_first_read_no_further_than_the_last_wanted_run(kv: KvEngine) -> None:
 
 
 def narrowed(kv: KvEngine, wanted: set[int], *, counts_all: bool) -> list[Batch]:
-    def keep(candidate: Candidate) -> bool:
-        return candidate.place in wanted
+    """Return candidates narrowed down to those whose names end with a number that is wanted."""
 
-    return list(executor.narrow(candidates(kv), keep, WorkClock(), counts_all=counts_all))
+    def ask(found: Sequence[Run], _: object) -> Iterator[Asked]:
+        yield [at for at, run in enumerate(found) if int(run.hash.removeprefix("run-")) in wanted], len(found)
+
+    return list(executor.narrow(candidates(kv), ask, WorkClock(), counts_all=counts_all))
 
 
 def test_narrowing_counts_dropped_runs_or_not(kv: KvEngine) -> None:
     make_runs(kv, 100)
 
-    counted = narrowed(kv, {3, 90}, counts_all=True)
-    uncounted = narrowed(kv, {3, 90}, counts_all=False)
+    counted = narrowed(kv, {97, 10}, counts_all=True)
+    uncounted = narrowed(kv, {97, 10}, counts_all=False)
 
     assert names(counted) == names(uncounted)
     assert [batch.checked for batch in counted] == [64, 100]
@@ -120,15 +123,31 @@ def test_slow_queries_hand_on_what_they_found_so_far(kv: KvEngine) -> None:
     made = make_runs(kv, 20)
     clock = ManualClock()
 
-    def keep(_: Candidate) -> bool:
-        clock.advance(executor.SLICE_SECONDS / 4.5)
-        return True
+    def ask(found: Sequence[Run], _: object) -> Iterator[Asked]:
+        for at in range(len(found)):
+            clock.advance(executor.SLICE_SECONDS / 4.5)
+            yield [at], at + 1
 
-    batches = list(executor.narrow(candidates(kv), keep, WorkClock(clock.monotonic_seconds)))
+    batches = list(executor.narrow(candidates(kv), ask, WorkClock(clock.monotonic_seconds)))
 
     assert len(batches) == 5
     assert names(batches) == made
     assert [batch.checked for batch in batches] == [5, 10, 15, 20, 20]
+
+
+def test_a_run_that_is_wanted_in_any_case_is_selected_besides_the_others(kv: KvEngine) -> None:
+    make_runs(kv, 100)
+    (number,) = (run.number for batch in candidates(kv) for run in batch.runs if run.hash == "run-50")
+
+    def ask(found: Sequence[Run], _: object) -> Iterator[Asked]:
+        for begin in range(0, len(found), 10):
+            yield [begin], min(begin + 10, len(found))
+
+    found = names(list(executor.narrow(candidates(kv), executor.with_run(ask, number), WorkClock())))
+
+    others = names(list(executor.narrow(candidates(kv), ask, WorkClock())))
+    assert "run-50" not in others
+    assert found == sorted([*others, "run-50"], key=lambda name: -int(name.removeprefix("run-")))
 
 
 # ---- sequences
@@ -210,7 +229,7 @@ def test_a_run_with_many_sequences_gives_others_a_turn_while_they_are_asked(kv: 
             clock.advance(executor.SLICE_SECONDS / 9.5)
             yield each if place % 2 else None
 
-    batches = list(executor.narrow_sequences([Batch([one], 1)], select, WorkClock(clock.monotonic_seconds)))
+    batches = list(executor.narrow_sequences([Batch.of([one], 1)], select, WorkClock(clock.monotonic_seconds)))
 
     assert len(batches) > 90
     assert [len(candidate.summaries) for batch in batches for candidate in batch.candidates] == [500]

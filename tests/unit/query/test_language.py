@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matyan.errors import InvalidArgumentError, QuerySyntaxError, TooSlowError, UnavailableError
-from matyan.query.executor import Candidate
-from matyan.query.language import ROWS_PER_LOOK, VARIABLES, compile_query
+from matyan.query.language import ROWS_PER_LOOK, VARIABLES, Asked, Query, compile_query
 from matyan.query.names import RunName
 from matyan.query.sandbox import Budget, QueryBudgetError
 from matyan.query.syntax import DEPTH_MAX, NODES_MAX, TEXT_CHARACTERS_MAX, prepare
@@ -25,11 +24,26 @@ from tests.support.dataset import golden_runs
 from tests.unit.query.rows import NOW_SECONDS, name_run
 
 NEWEST: Final = {"run": name_run(golden_runs()[0])}
-ROW: Final = Candidate(1, golden_runs()[0].run, golden_runs()[0].summaries)
+RUN: Final = golden_runs()[0].run
 
 
 def is_true(text: str) -> bool:
     return compile_query(text, variable="run").matches(NEWEST)
+
+
+def with_params(tree: Mapping[str, Any]) -> Run:
+    """Return a run with these params."""
+    return msgspec.structs.replace(RUN, document=msgspec.structs.replace(RUN.document, params=encode_tree(tree)))
+
+
+def asked(query: Query, runs: Sequence[Run]) -> Iterator[Asked]:
+    """Ask runs as a scan does."""
+    return query.of_runs(NEWEST["run"])(runs, [()] * len(runs))
+
+
+def selected(query: Query, runs: Sequence[Run]) -> list[int]:
+    """Return which of the runs a scan selects."""
+    return [at for some, _ in asked(query, runs) for at in some]
 
 
 @pytest.mark.parametrize(
@@ -236,35 +250,38 @@ class Ticking:
 def test_a_scan_grants_each_row_its_own_steps() -> None:
     budget = Budget(seconds=1000, steps=350)
     query = compile_query("[0 for i in range(100)] and run.name", variable="run", budget=budget)
-    selects = query.of_runs(NEWEST["run"])
 
-    assert [selects(ROW) for _ in range(50)] == [True] * 50
+    assert selected(query, [RUN] * 50) == list(range(50))
     with pytest.raises(QueryBudgetError, match="350 steps"):
-        compile_query("[0 for i in range(300)]", variable="run", budget=budget).of_runs(NEWEST["run"])(ROW)
+        selected(compile_query("[0 for i in range(300)]", variable="run", budget=budget), [RUN])
 
 
 def test_a_scan_ends_within_a_few_rows_of_its_deadline() -> None:
     query = compile_query("run.name == 'x'", variable="run", budget=Budget(seconds=1.5, clock=Ticking()))
-    selects = query.of_runs(NEWEST["run"])
-    asked = [selects(ROW) for _ in range(ROWS_PER_LOOK)]
+    asking = asked(query, [RUN] * 100)
 
+    assert next(asking) == ([], ROWS_PER_LOOK)
     with pytest.raises(QueryBudgetError, match="longer"):
-        selects(ROW)
-
-    assert asked == [False] * ROWS_PER_LOOK
+        next(asking)
 
 
 def test_a_scan_looks_at_the_clock_after_each_run_with_large_params() -> None:
     query = compile_query("run.name == 'x'", variable="run", budget=Budget(seconds=1.5, clock=Ticking()))
-    selects = query.of_runs(NEWEST["run"])
-    document = msgspec.structs.replace(ROW.run.document, params=encode_tree({"a": [0.5] * 10_000}))
-    large = Candidate(1, msgspec.structs.replace(ROW.run, document=document), ())
-    asked = selects(large)
+    asking = asked(query, [RUN, with_params({"a": [0.5] * 10_000}), RUN])
 
+    assert next(asking) == ([], 2)
     with pytest.raises(QueryBudgetError, match="longer"):
-        selects(large)
+        next(asking)
 
-    assert not asked
+
+def test_a_scan_hands_on_what_it_found_after_each_row_that_spent_something() -> None:
+    query = compile_query("len(run.name) > 0", variable="run")
+
+    assert list(asked(query, [RUN] * 3)) == [([0], 1), ([1], 2), ([2], 3)]
+
+
+def test_a_scan_of_no_runs_asks_none() -> None:
+    assert list(asked(compile_query("", variable="run"), [])) == []
 
 
 @pytest.mark.parametrize("error", [UnavailableError("away"), TooSlowError("slow")])
@@ -276,16 +293,16 @@ def test_a_store_that_does_not_answer_is_no_reason_to_leave_a_row_out(error: Exc
     query = compile_query("len(run.notes) == 0", variable="run")
 
     with pytest.raises(type(error)):
-        query.of_runs(name)(ROW)
+        list(query.of_runs(name)([RUN], [()]))
     with pytest.raises(type(error)):
-        query.matches({"run": name.of(ROW.run, ())})
+        query.matches({"run": name.of(RUN, ())})
 
 
 def test_what_fails_to_evaluate_loses_its_row_alone() -> None:
-    selects = compile_query("run.name + 1 == 2 or True", variable="run").of_runs(NEWEST["run"])
-    others = compile_query("run.name == 1 or True", variable="run").of_runs(NEWEST["run"])
+    named, unnamed = (with_params({"a": value}) for value in ("x", 1))
+    query = compile_query("run.a + 1 == 2", variable="run")
 
-    assert [selects(ROW), others(ROW), selects(ROW)] == [False, True, False]
+    assert selected(query, [named, unnamed, named, unnamed]) == [1, 3]
 
 
 def test_queries_in_many_threads_do_not_disturb_each_other() -> None:

@@ -133,6 +133,8 @@ def test_nothing_is_resolved_where_the_run_may_be_something_else(text: str) -> N
 
 
 def test_equal_reads_are_one_function() -> None:
-    _, reads = resolve(ast.parse("run.a == 1 or run['a'] == 2 or run.a or run.name or run.name", mode="eval").body)
+    _, reads = resolve(
+        ast.parse("run.a == 1 or run['a'] == 2 or run.a or run.duration or run.duration", mode="eval").body
+    )
 
     assert len(reads) == 3
