@@ -13,6 +13,10 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--fork-strategy fewest --no-emit-index-url --no-emit-find-links --no-emit-package matyan-tracker \
 	--no-annotate --custom-compile-command "make lock" --quiet
 
+# Libraries are compiled by their first import, not by pip (see below): where nothing may be kept of that, every process
+# would compile all that it loads, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help up demo test check fix docs bench torture screenshots image lock clean
 

@@ -18,7 +18,7 @@ from tests.support.aim_repository import golden_aim_repository, needs_aim
 from tests.support.dataset import GOLDEN
 from tests.support.imported import opened
 from tests.support.rest import Rest
-from tests.support.server import MATYAN, matyan, started
+from tests.support.server import MATYAN, matyan, matyan_here, started
 
 KILLS: Final = 6
 KILL_SECONDS_MAX: Final = 0.5
@@ -102,13 +102,13 @@ def test_a_run_that_did_not_arrive_makes_the_command_fail(source: Path, tmp_path
 def test_an_empty_repository_is_no_failure(tmp_path: Path) -> None:
     (tmp_path / "aim" / ".aim" / "meta").mkdir(parents=True)
 
-    done = matyan("import", "aim", str(tmp_path / "aim"), "--home", str(tmp_path / "home"))
+    done = matyan_here("import", "aim", str(tmp_path / "aim"), "--home", str(tmp_path / "home"))
 
     assert done.stdout == "no runs to import\n"
 
 
 def test_a_path_without_a_repository_is_told(tmp_path: Path) -> None:
-    done = matyan("import", "aim", str(tmp_path / "nowhere"), "--home", str(tmp_path / "home"), check=False)
+    done = matyan_here("import", "aim", str(tmp_path / "nowhere"), "--home", str(tmp_path / "home"), check=False)
 
     assert done.returncode == 2
     assert done.stderr == (
@@ -120,7 +120,7 @@ def test_a_repository_of_another_generation_is_told(tmp_path: Path) -> None:
     (tmp_path / ".aim" / "meta").mkdir(parents=True)
     (tmp_path / ".aim" / "VERSION").write_text("2.0\n")
 
-    done = matyan("import", "aim", str(tmp_path), "--home", str(tmp_path / "home"), check=False)
+    done = matyan_here("import", "aim", str(tmp_path), "--home", str(tmp_path / "home"), check=False)
 
     assert done.returncode == 2
     assert "has Aim's data version 2.0, this release reads version 1" in done.stderr

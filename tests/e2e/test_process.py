@@ -57,29 +57,27 @@ def printed_script(log: str) -> str:
     return "\n".join(script)
 
 
-def test_the_same_app_answers_on_the_second_port(tmp_path: Path) -> None:
-    with MatyanServer(tmp_path / "home") as server:
-        second = f"127.0.0.1:{server.port + 1}"
+def test_the_same_app_answers_on_the_second_port(server: MatyanServer) -> None:
+    second = f"127.0.0.1:{server.port + 1}"
 
-        version = loopback.get(f"http://{second}/api/v1/rest/version/").json()
-        with RawWriter(f"ws://{second}", "second-port") as writer:
-            reply = writer.send(create("second-port"))
+    version = loopback.get(f"http://{second}/api/v1/rest/version/").json()
+    with RawWriter(f"ws://{second}", "second-port") as writer:
+        reply = writer.send(create("second-port"))
 
     assert version["version"]
     assert reply["status"] == "ok"
 
 
-def test_a_second_up_on_the_same_data_is_refused_and_names_the_holder(tmp_path: Path) -> None:
-    with MatyanServer(tmp_path / "home") as first:
-        second = MatyanServer(tmp_path / "home")
-        second.log_path = tmp_path / "second.log"
+def test_a_second_up_on_the_same_data_is_refused_and_names_the_holder(server: MatyanServer, tmp_path: Path) -> None:
+    second = MatyanServer(server.home)
+    second.log_path = tmp_path / "second.log"
 
-        with pytest.raises(ServerError, match="ended with"):
-            second.start()
+    with pytest.raises(ServerError, match="ended with"):
+        second.start()
 
-        assert str(first.pid) in second.log
-        assert "Traceback" not in second.log
-        assert first.is_ready()
+    assert str(server.pid) in second.log
+    assert "Traceback" not in second.log
+    assert server.is_ready()
 
 
 @pytest.mark.parametrize("options", [[], [socket.SO_REUSEPORT]], ids=["exclusive", "shared"])
@@ -109,13 +107,11 @@ def test_an_unknown_flag_is_refused_in_words(tmp_path: Path) -> None:
     assert "Traceback" not in answer.stderr
 
 
-def test_data_is_private_to_its_owner(tmp_path: Path) -> None:
-    with MatyanServer(tmp_path / "home") as server:
-        readable = [
-            path for path in server.home.rglob("*") if "secret" in path.name.lower() and path.stat().st_mode & 0o077
-        ]
+def test_data_is_private_to_its_owner(server: MatyanServer) -> None:
+    secrets = [path for path in server.home.rglob("*") if "secret" in path.name.lower()]
 
-    assert readable == []
+    assert secrets
+    assert [path for path in secrets if path.stat().st_mode & 0o077] == []
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.rest import Rest, eventually
-from tests.support.server import MatyanServer, matyan, started
+from tests.support.server import MatyanServer, matyan, matyan_here, started
 from tests.support.stores import store_environment
 from tests.support.writer import RawWriter, create, message, metric
 
@@ -69,7 +69,7 @@ def test_what_was_planned_and_what_came_of_it_is_explained(server: MatyanServer)
 def test_what_is_no_query_is_told_where_and_is_for_the_user_to_put_right(
     server: MatyanServer, q: str, said: str
 ) -> None:
-    done = matyan("query", q, "--home", str(server.home), check=False, environment=store_environment(server.home))
+    done = matyan_here("query", q, "--home", str(server.home), check=False, environment=store_environment(server.home))
 
     (line,) = done.stderr.splitlines()
     assert line.startswith("matyan: ")

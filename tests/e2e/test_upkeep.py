@@ -20,7 +20,7 @@ from matyan.store.deadletters import DeadLetter
 from matyan.wire.frames import encode_commands
 from matyan.wire.messages import Command, LogMetric, SetRunProperty
 from tests.support.rest import Rest, canonical, eventually
-from tests.support.server import MatyanServer, matyan, started
+from tests.support.server import MatyanServer, matyan, matyan_here, started
 from tests.support.stores import open_server_store, store_environment
 from tests.support.writer import RawWriter, create, message, metric, upload
 
@@ -39,7 +39,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MatyanServer]:
 @pytest.fixture
 def no_letters(server: MatyanServer) -> Iterator[None]:
     yield
-    run(server, "deadletters", "drop", "--all", "--yes")
+    matyan_here(
+        "deadletters", "drop", "--all", "--yes", "--home", str(server.home), environment=store_environment(server.home)
+    )
 
 
 def run(server: MatyanServer, *arguments: str, check: bool = True) -> tuple[int, str]:
@@ -49,7 +51,10 @@ def run(server: MatyanServer, *arguments: str, check: bool = True) -> tuple[int,
 
 
 def ids(server: MatyanServer) -> list[str]:
-    return [line.split()[0] for line in run(server, "deadletters", "list")[1].splitlines() if "no dead" not in line]
+    """Return the ids of all letters, as the command lists them; many tests look again and again."""
+    own = store_environment(server.home)
+    lines = matyan_here("deadletters", "list", "--home", str(server.home), environment=own).stdout.splitlines()
+    return [line.split()[0] for line in lines if "no dead" not in line]
 
 
 def spoil(server: MatyanServer, name: str) -> str:
@@ -206,7 +211,11 @@ def space(server: MatyanServer, *names: str) -> tuple[int, int]:
     return found["store"], found["files"]
 
 
-def test_the_space_of_everything_is_that_of_all_its_parts(server: MatyanServer) -> None:
+def test_the_space_of_everything_is_that_of_all_its_parts(server: MatyanServer, rest: Rest) -> None:
+    with RawWriter(server.websocket_url, "small") as socket:
+        socket.send(create("small"), metric("small", "loss", 1.0, 0))
+    eventually(lambda: rest.exists("small"), bool)
+
     output = run(server, "space")[1].splitlines()
 
     sizes = {line.split()[0]: int(line.split()[1].replace(",", "")) for line in output}

@@ -64,7 +64,7 @@ def notices(roles: Installation) -> list[dict[str, object]]:
         f"{roles.environment['MATYAN_KAFKA_TOPIC_PREFIX']}data-ingestion-dead",
         bootstrap_servers=roles.broker.uri.removeprefix("kafka://"),
         auto_offset_reset="earliest",
-        consumer_timeout_ms=5000,
+        consumer_timeout_ms=1000,
     )
     try:
         return [json.loads(record.value) for record in consumer]

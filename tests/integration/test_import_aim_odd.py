@@ -21,7 +21,7 @@ from matyan.transfer.aim_import import Report
 from tests.support.aim_repository import needs_aim, run_with_aim
 from tests.support.imported import Store, import_aim, opened
 
-pytestmark = needs_aim
+pytestmark = [needs_aim, pytest.mark.one_python]  # Aim takes most of the time, under every Python alike
 
 COMMON = """
 import base64, json, os, sys

@@ -16,7 +16,8 @@ import pytest
 CHROMIUM: Final = Path("/usr/bin/chromium")
 ARTIFACTS: Final = Path(os.environ.get("MATYAN_ARTIFACTS", Path(__file__).parents[2] / "build-artifacts"))
 ARGUMENTS: Final = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--force-color-profile=srgb"]
-WAIT_MILLISECONDS: Final = 30_000
+WAIT_MILLISECONDS: Final = 60_000
+"""Enough beside all that a machine of two cores does meanwhile."""
 _IGNORE_THE_UIS_OWN: Final = """
 addEventListener("unhandledrejection", (event) => {
     const { type, message } = event.reason || {};
