@@ -14,9 +14,9 @@ from matyan.clock import Clock, SystemClock
 BYTES_HIGH: Final = 8 * 1024 * 1024
 """Of frames as clients sent them, uncompressed: what the worker's time depends on."""
 BYTES_LOW: Final = BYTES_HIGH // 2
-SECONDS_NEAR: Final = 0.2
+SECONDS_NEAR: Final = 0.25
 """Age of the oldest record that is not applied. A healthy worker begins a slice every 50 to 100 ms, the longer the more
-of that time it works, and stays below."""
+of that time it works: by that alone a record gets up to 0.2 s old."""
 SECONDS_FAR: Final = 0.5
 """Likewise where a broker stands in between and what workers did is seen a moment later."""
 SECONDS_STUCK: Final = 10.0

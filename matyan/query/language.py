@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import logging
 from functools import cached_property
-from itertools import islice
 from types import FunctionType
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -28,10 +27,8 @@ logger = logging.getLogger(__name__)
 
 VARIABLES: Final = frozenset({RUN, "metric", "images", "texts", "distributions", "audios", "figures"})
 """What a search evaluates per row; each but `run` is seen beside `run`."""
-ROWS_PER_LOOK: Final = 32
-"""Rows of a scan between two looks at the clock, at most: fifty microseconds."""
-_PARAM_BYTES_UNWATCHED: Final = 4096
-"""After a row with more, which may take long to compare, there is a look."""
+TURN_SECONDS: Final = 0.0005
+"""How long a scan goes from row to row before whoever takes its answers may see to deadlines and to others' turns."""
 _SYSTEM_PARAMS: Final = "__system_params"
 _NO_FAULTS_OF_ROWS: Final = (QueryBudgetError, UnavailableError, TooSlowError)
 """The search has spent its budget, or the store does not answer: to leave the row out would be a lie."""
@@ -91,10 +88,11 @@ class Predicate:
 
         A scan asks a hundred thousand, and most evaluations take half a microsecond and spend no step: to call anything
         for each run that is not the query itself would take as long. So this is one loop over some runs with all that
-        it needs at hand, and it ends, for a look at the clock, with the first row that spent something, or had much to
-        be looked at.
+        it needs at hand. It ends with the first row that spent something, so that each is granted its own steps, or
+        when its turn is over: what a row costs without a step, such as a search in a long text, cannot be foreseen.
         """
-        function, budget, steps = self._function, self._budget, self._budget.steps
+        function, budget = self._function, self._budget
+        steps, now = budget.steps, budget.clock
 
         def ask(runs: Sequence[Run], summaries: Sequence[Sequence[Summary]]) -> Iterator[Asked]:
             rows = zip(range(len(runs)), runs, summaries, strict=True)
@@ -102,7 +100,8 @@ class Predicate:
             while at + 1 < len(runs):
                 budget.begin_row()
                 selected: list[int] = []
-                for at, run, known in islice(rows, ROWS_PER_LOOK):
+                due = now() + TURN_SECONDS
+                for at, run, known in rows:
                     name.run, name.summaries, name.known_params = run, known, None  # as `of` does
                     try:
                         if function(name):
@@ -111,7 +110,7 @@ class Predicate:
                         raise
                     except Exception as error:  # noqa: BLE001 - as in `matches`
                         _note_lost(error)
-                    if budget.left != steps or len(run.document.params) > _PARAM_BYTES_UNWATCHED:
+                    if budget.left != steps or now() > due:
                         break
                 yield selected, at + 1
 

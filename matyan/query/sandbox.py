@@ -55,7 +55,7 @@ class OversizeError(ValueError):
 class Budget:
     """How much one search may spend. Belongs to one thread."""
 
-    __slots__ = ("_checkpoint", "_clock", "_deadline", "_first_checkpoint", "_processor_end", "left", "steps")
+    __slots__ = ("_checkpoint", "_deadline", "_first_checkpoint", "_processor_end", "clock", "left", "steps")
 
     def __init__(
         self, *, seconds: float = SECONDS_MAX, steps: int = STEPS_MAX, clock: Callable[[], float] = time.monotonic
@@ -67,7 +67,8 @@ class Budget:
             steps: for one evaluation (a step is about 0.1 µs of work and 250 bytes of memory at most).
             clock: seconds that never go back.
         """
-        self._clock = clock
+        self.clock = clock
+        """Seconds that never go back."""
         self._deadline = clock() + seconds
         self.steps = steps
         self.left = steps
@@ -110,7 +111,7 @@ class Budget:
         self._checkpoint = max(self.left - _STEPS_PER_LOOK, 0)
 
     def _check_deadline(self) -> None:
-        if self._clock() > self._deadline:
+        if self.clock() > self._deadline:
             raise QueryBudgetError(
                 "the query took longer than it may: let it select fewer runs, or ask for less of them"
             )

@@ -230,7 +230,7 @@ def test_search_out_of_time_fails_instead_of_looking_complete(kv: KvEngine) -> N
 @pytest.mark.parametrize("report_progress", [True, False])
 def test_search_out_of_time_says_so_last(kv: KvEngine, *, report_progress: bool) -> None:
     make_runs(kv, 200)
-    stream = SearchService(kv=kv, clock=TickingClock(0.5)).runs(RunSearch(report_progress=report_progress))
+    stream = SearchService(kv=kv, clock=TickingClock(0.1)).runs(RunSearch(report_progress=report_progress))
     taken: list[bytes] = []
 
     with pytest.raises(QueryBudgetError):
@@ -261,7 +261,7 @@ def test_search_that_breaks_in_the_middle_says_so_and_no_more(kv: KvEngine) -> N
 
 def test_search_out_of_time_before_its_first_tree_is_an_error_answer(kv: KvEngine) -> None:
     make_runs(kv, 200)
-    with make_client(kv, clock=TickingClock(10.0)) as client:
+    with make_client(kv, clock=TickingClock(1.0)) as client:
         answer = client.get("/api/runs/search/run/", params={"q": "run.nothing == 1", "report_progress": "false"})
 
     assert answer.status_code == 400
@@ -283,7 +283,7 @@ def test_waiting_for_the_client_is_not_counted_as_work(kv: KvEngine) -> None:
 
 def test_silent_search_sends_progress_with_rising_numbers(kv: KvEngine) -> None:
     make_runs(kv, 100)
-    clock = TickingClock(0.2)
+    clock = TickingClock(0.02)
 
     data = b"".join(SearchService(kv=kv, clock=clock).runs(RunSearch(q="run.nothing == 1")))
 

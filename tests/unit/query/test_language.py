@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matyan.errors import InvalidArgumentError, QuerySyntaxError, TooSlowError, UnavailableError
-from matyan.query.language import ROWS_PER_LOOK, VARIABLES, Asked, Query, compile_query
+from matyan.query.language import TURN_SECONDS, VARIABLES, Asked, Query, compile_query
 from matyan.query.names import RunName
 from matyan.query.sandbox import Budget, QueryBudgetError
 from matyan.query.syntax import DEPTH_MAX, NODES_MAX, TEXT_CHARACTERS_MAX, prepare
@@ -256,22 +256,30 @@ def test_a_scan_grants_each_row_its_own_steps() -> None:
         selected(compile_query("[0 for i in range(300)]", variable="run", budget=budget), [RUN])
 
 
-def test_a_scan_ends_within_a_few_rows_of_its_deadline() -> None:
-    query = compile_query("run.name == 'x'", variable="run", budget=Budget(seconds=1.5, clock=Ticking()))
+def test_a_scan_ends_with_the_row_in_which_its_time_is_over() -> None:
+    query = compile_query("run.name == 'x'", variable="run", budget=Budget(seconds=2.5, clock=Ticking()))
     asking = asked(query, [RUN] * 100)
 
-    assert next(asking) == ([], ROWS_PER_LOOK)
+    assert next(asking) == ([], 1)
     with pytest.raises(QueryBudgetError, match="longer"):
         next(asking)
 
 
-def test_a_scan_looks_at_the_clock_after_each_run_with_large_params() -> None:
-    query = compile_query("run.name == 'x'", variable="run", budget=Budget(seconds=1.5, clock=Ticking()))
-    asking = asked(query, [RUN, with_params({"a": [0.5] * 10_000}), RUN])
+def test_a_scan_goes_on_while_its_turn_is_not_over() -> None:
+    seconds = iter([0.0, 0.0, 0.0, *[TURN_SECONDS / 4 * row for row in range(100)]])
+    query = compile_query("", variable="run", budget=Budget(clock=lambda: next(seconds)))
 
-    assert next(asking) == ([], 2)
-    with pytest.raises(QueryBudgetError, match="longer"):
-        next(asking)
+    assert next(asked(query, [RUN] * 100)) == (list(range(6)), 6)
+
+
+def test_a_scan_whose_rows_spend_nothing_but_take_long_ends_its_turn_all_the_same() -> None:
+    needle, text = "a" * 50 + "b" + "a" * 50, "a" * 1_000_000
+    long = msgspec.structs.replace(RUN.document, description=text)
+    query = compile_query(f"'{needle}' in run.description", variable="run")
+
+    found = list(asked(query, [msgspec.structs.replace(RUN, document=long)] * 3))
+
+    assert found == [([], 1), ([], 2), ([], 3)]
 
 
 def test_a_scan_hands_on_what_it_found_after_each_row_that_spent_something() -> None:
