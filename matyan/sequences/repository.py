@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Final, NamedTuple
+from zlib import crc32
 
 import msgspec
 
@@ -250,12 +251,22 @@ def _settle_blocks(tx: KvTransaction, project: Project, ref: SequenceRef, summar
 def _flush(tx: KvTransaction, base: bytes, summary: Summary, tail: bytes) -> bytes:
     """Move the points of a full tail into a small block, or into chunks; return the new tail."""
     summary.chunked = True
-    if len(summary.small_blocks) + chunks.count(tail) / TAIL_POINTS_MAX < SMALL_BLOCKS_MAX:
+    if len(summary.small_blocks) + chunks.count(tail) / TAIL_POINTS_MAX < _merged_at_once(base, summary):
         number = keyspace.SMALL_BLOCKS + _next_number(summary)
         summary.small_blocks = (*summary.small_blocks, number)
         tx.put(base + _block(number), tail)
         return _EMPTY_TAIL
     return chunks.encode_raw(_merge_small(tx, base, summary, chunks.decode(tail), settles=False))
+
+
+def _merged_at_once(base: bytes, summary: Summary) -> int:
+    """Return how many full tails are merged at once.
+
+    The first time they are fewer, as many as the key says: the sequences of a run grow in step, and merging all of them
+    in one slice, each time, would hold up everything else for as long as it takes.
+    """
+    is_first = summary.chunk_next == 1 + len(summary.small_blocks)
+    return 2 + crc32(base) % (SMALL_BLOCKS_MAX - 1) if is_first else SMALL_BLOCKS_MAX
 
 
 def _merge_small(tx: KvTransaction, base: bytes, summary: Summary, points: Columns, *, settles: bool) -> Columns:

@@ -234,6 +234,21 @@ def test_few_points_wait_for_the_preview_whatever_the_size_of_the_slices(kv: Emb
     assert max(waiting) < 5_500
 
 
+def test_sequences_that_grow_in_step_are_not_merged_in_the_same_slice(kv: EmbeddedKv) -> None:
+    refs = [SequenceRef(RunNumber(1), SequenceKey(Bucket.METRIC, f"loss_{number}")) for number in range(40)]
+    waiting = [0] * len(refs)
+    merged = []
+    for begin in range(0, 8_192, 256):
+        for ref in refs:
+            append(kv, ref, [(step, step / 7) for step in range(begin, begin + 256)])
+        now = [len(summary_of(kv, ref).small_blocks) for ref in refs]
+        merged.append(sum(after < before for before, after in zip(waiting, now, strict=True)))
+        waiting = now
+
+    assert sum(merged) >= 2 * len(refs)
+    assert max(merged) < len(refs) / 2
+
+
 @pytest.mark.parametrize("points", [300, 1_900, 2_400])
 def test_a_sample_of_a_settled_sequence_reads_preview_and_tail_only(kv: EmbeddedKv, points: int) -> None:
     ref = SequenceRef(RunNumber(1), SequenceKey(Bucket.METRIC, "loss"))
