@@ -54,7 +54,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
         """Return how long to wait after a slice that took so long.
 
         Each slice costs something for every sequence that it touches, so slices that take most of the time between them
-        begin up to twice as far apart: a worker near its limit does a third less for a point.
+        begin up to twice as far apart: a worker near its limit spends a quarter less on a point.
         """
         apart = min(max(self.linger_seconds, BUSY_SHARE * lasted_seconds), 2 * self.linger_seconds)
         return max(0.0, apart - lasted_seconds)
