@@ -11,11 +11,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from matyan.ingestion.backlog import BYTES_HIGH
 from matyan.limits import FRAME_INLINE_BYTES_MAX
 from matyan.wire.messages import Command, Envelope
 from matyan.wire.tables import PointTable
 
-BYTES_MAX: Final = 8 * 1024 * 1024
+BYTES_MAX: Final = BYTES_HIGH
 """Of frames as they came; decoded points take about three times as much. A worker that is further behind than this, and
 than replies are not held back for, decodes the oldest frames itself."""
 

@@ -309,7 +309,8 @@ def with_run(ask: Ask, number: RunNumber) -> Ask:
     def asking(runs: Sequence[Run], summaries: Sequence[Sequence[Summary]]) -> Iterator[Asked]:
         begin = 0
         for selected, end in ask(runs, summaries):
-            yield [at for at in range(begin, end) if at in selected or runs[at].number == number], end
+            chosen = set(selected)
+            yield [at for at in range(begin, end) if at in chosen or runs[at].number == number], end
             begin = end
 
     return asking

@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS: Final = 0.2
 """How long a stop may go unnoticed while nothing comes in."""
 LAG_SECONDS: Final = 1.0
-BUSY_SHARE: Final = 2.0
-"""Slices that take longer than 1 / this of the time between them begin further apart."""
 
 
 class Handler(Protocol):
@@ -53,10 +51,10 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     def rest_seconds(self, lasted_seconds: float) -> float:
         """Return how long to wait after a slice that took so long.
 
-        Each slice costs something for every sequence that it touches, so slices that take most of the time between them
-        begin up to twice as far apart: a worker near its limit spends a quarter less on a point.
+        Each slice costs something for every sequence that it touches, so slices that take over half of the time between
+        them begin up to twice as far apart: a worker near its limit spends a quarter less on a point.
         """
-        apart = min(max(self.linger_seconds, BUSY_SHARE * lasted_seconds), 2 * self.linger_seconds)
+        apart = min(max(self.linger_seconds, 2 * lasted_seconds), 2 * self.linger_seconds)
         return max(0.0, apart - lasted_seconds)
 
 
